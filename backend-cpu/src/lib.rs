@@ -1,0 +1,1 @@
+//! The CPU backend: the reference, and the default where there is no GPU.

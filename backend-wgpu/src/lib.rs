@@ -1,0 +1,1 @@
+//! The wgpu backend: WGSL on Vulkan, Metal and DX12.

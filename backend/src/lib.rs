@@ -1,0 +1,1 @@
+//! The contract every mtnlg backend fulfils: views, operations, collectives, errors, Philox.

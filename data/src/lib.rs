@@ -1,0 +1,1 @@
+//! Text to documents, tokens, .bin/.idx, sample order and blend.

@@ -1,0 +1,1 @@
+//! Megatron-Turing NLG: the GPT model, its presets and its tensor-parallel layers.

@@ -1,0 +1,1 @@
+//! mtnlg: trains the model, tensor x pipeline x data parallel.

@@ -1,0 +1,2 @@
+//! `mtnlg`, the command line.
+fn main() {}
