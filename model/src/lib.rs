@@ -2,11 +2,25 @@
 //! over and nothing else of the cluster.
 //!
 //! * [`config`]: the shape of a model ([`GptConfig`]), its parameter count and FLOPs; [`presets`]: the published ones by name.
-//! * [`parameter`]: a parameter's logical name, global shape and the [`Slice`] of it that a rank holds.
+//! * [`parameter`]: a parameter's logical name, global shape and the [`Slice`] of it that a rank holds; [`shard`]: which parameters those are.
+//! * [`store`]: a rank's parameters and gradients in one flat buffer each, and their initial values.
+//! * [`layers`]: forward and backward of each layer; [`stage`]: a pipeline stage's layers in a row.
+//!
+//! The forward of a layer keeps what its backward needs in an activation set that the caller owns; there are as many sets as microbatches in flight.
+//! Nothing is allocated between [`Stage::new`](stage::Stage::new) and the end of the run.
 
 pub mod config;
+pub mod layers;
 pub mod parameter;
 pub mod presets;
+pub mod shard;
+pub mod stage;
+pub mod store;
+pub mod tensor_group;
 
 pub use config::{ConfigError, GptConfig};
 pub use parameter::{Parameter, Slice};
+pub use shard::Shard;
+pub use stage::{Activations, Microbatch, Stage};
+pub use store::ParameterStore;
+pub use tensor_group::TensorGroup;

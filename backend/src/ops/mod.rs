@@ -35,8 +35,6 @@ use crate::{Buffer, DType, Error, Result, View};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the operations' own letters")]
 pub enum Scratch {
-    /// [`Matmul`] and its fused forms.
-    Matmul { batch: usize, m: usize, n: usize, k: usize },
     /// [`LayerNormBackward`].
     LayerNormBackward { t: usize, h: usize },
     /// [`BiasBackward`].

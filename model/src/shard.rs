@@ -1,0 +1,149 @@
+//! Which part of the model a rank holds, and so which slices of which parameters.
+
+use std::ops::Range;
+
+use crate::{GptConfig, Parameter, Slice};
+
+/// A rank's part of the model: consecutive layers (its pipeline stage), of each layer one tensor rank's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Place in the tensor-parallel group.
+    pub tensor_rank: usize,
+    /// Size of the tensor-parallel group.
+    pub tensor_size: usize,
+    /// Layers of this pipeline stage.
+    pub layers: Range<usize>,
+    /// Whether the stage begins with the embedding.
+    pub first: bool,
+    /// Whether the stage ends with the final LayerNorm and the loss.
+    pub last: bool,
+}
+
+impl Shard {
+    /// The whole model on one rank.
+    pub fn whole(config: &GptConfig) -> Self {
+        Self { tensor_rank: 0, tensor_size: 1, layers: 0..config.layers, first: true, last: true }
+    }
+
+    /// This rank's `1/n` of `n` things that the tensor group divides.
+    pub fn local(&self, n: usize) -> usize {
+        n / self.tensor_size
+    }
+
+    /// The first vocabulary row that this rank holds.
+    pub fn first_row(&self, config: &GptConfig) -> usize {
+        self.tensor_rank * self.local(config.vocab)
+    }
+
+    /// Every parameter that this rank holds, in the order of the forward.
+    ///
+    /// Column-parallel weights (`qkv`, `up`) are cut by rows `[out / tp, in]` with their biases, row-parallel ones (`out`, `down`) by columns
+    /// `[out, in / tp]`, the vocabulary by rows; LayerNorms, positions and the biases after a reduction are whole on every tensor rank
+    /// (Shoeybi et al. 2019, section 3).
+    pub fn parameters(&self, config: &GptConfig) -> Vec<Parameter> {
+        let GptConfig { hidden: h, ffn_hidden: f, vocab, seq_len, init_std, .. } = *config;
+        let residual_std = config.residual_std();
+        let mut list = Vec::new();
+        if self.first {
+            list.push(self.token_embedding(config));
+            list.push(self.whole_matrix("embedding.position.weight", &[seq_len, h], init_std));
+        }
+        for layer in self.layers.clone() {
+            let name = |part: &str| format!("layers.{layer}.{part}");
+            list.extend(self.layernorm(&name("ln1"), h));
+            list.push(self.matrix(&name("attention.qkv.weight"), &[3 * h, h], 0, init_std));
+            list.push(self.cut_vector(&name("attention.qkv.bias"), 3 * h));
+            list.push(self.matrix(&name("attention.out.weight"), &[h, h], 1, residual_std));
+            list.push(self.vector(&name("attention.out.bias"), h, 0.0));
+            list.extend(self.layernorm(&name("ln2"), h));
+            list.push(self.matrix(&name("mlp.up.weight"), &[f, h], 0, init_std));
+            list.push(self.cut_vector(&name("mlp.up.bias"), f));
+            list.push(self.matrix(&name("mlp.down.weight"), &[h, f], 1, residual_std));
+            list.push(self.vector(&name("mlp.down.bias"), h, 0.0));
+        }
+        if self.last {
+            list.extend(self.layernorm("final_ln", h));
+            if !self.first {
+                list.push(self.token_embedding(config));
+            }
+        }
+        debug_assert!(vocab.is_multiple_of(self.tensor_size));
+        list
+    }
+
+    fn token_embedding(&self, config: &GptConfig) -> Parameter {
+        let tied = !(self.first && self.last);
+        let table = self.matrix("embedding.token.weight", &[config.vocab, config.hidden], 0, config.init_std);
+        Parameter { tied, ..table }
+    }
+
+    fn matrix(&self, name: &str, global: &[usize], cut_axis: usize, init_std: f32) -> Parameter {
+        Parameter {
+            name: name.to_owned(),
+            slice: Slice::part(global, cut_axis, self.tensor_rank, self.tensor_size),
+            init_std,
+            init_mean: 0.0,
+            decays: true,
+            tensor_parallel: true,
+            tied: false,
+        }
+    }
+
+    fn whole_matrix(&self, name: &str, global: &[usize], init_std: f32) -> Parameter {
+        Parameter {
+            slice: Slice::whole(global),
+            tensor_parallel: false,
+            ..self.matrix(name, global, 0, init_std)
+        }
+    }
+
+    fn cut_vector(&self, name: &str, n: usize) -> Parameter {
+        Parameter { decays: false, ..self.matrix(name, &[n], 0, 0.0) }
+    }
+
+    fn vector(&self, name: &str, n: usize, init_mean: f32) -> Parameter {
+        Parameter { decays: false, init_mean, ..self.whole_matrix(name, &[n], 0.0) }
+    }
+
+    fn layernorm(&self, name: &str, h: usize) -> [Parameter; 2] {
+        [self.vector(&format!("{name}.gamma"), h, 1.0), self.vector(&format!("{name}.beta"), h, 0.0)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn every_cut_holds_each_parameter_once() {
+        let config = GptConfig::new(4, 16, 4, 8, 128);
+        let whole: BTreeMap<_, _> =
+            Shard::whole(&config).parameters(&config).into_iter().map(|p| (p.name.clone(), p)).collect();
+        assert_eq!(whole.values().map(|p| p.slice.len() as u64).sum::<u64>(), config.parameters());
+        for (tp, pp) in [(1, 2), (2, 1), (2, 2), (4, 4)] {
+            let mut held: BTreeMap<String, usize> = BTreeMap::new();
+            for stage in 0..pp {
+                for tensor_rank in 0..tp {
+                    let per_stage = config.layers / pp;
+                    let shard = Shard {
+                        tensor_rank,
+                        tensor_size: tp,
+                        layers: stage * per_stage..(stage + 1) * per_stage,
+                        first: stage == 0,
+                        last: stage + 1 == pp,
+                    };
+                    for parameter in shard.parameters(&config) {
+                        let mine = parameter.tensor_parallel || tensor_rank == 0;
+                        let first_copy = !parameter.tied || stage == 0;
+                        if mine && first_copy {
+                            *held.entry(parameter.name).or_default() += parameter.slice.len();
+                        }
+                    }
+                }
+            }
+            let expected = whole.iter().map(|(name, p)| (name.clone(), p.slice.len())).collect();
+            assert_eq!(held, expected, "tp {tp} pp {pp}");
+        }
+    }
+}
