@@ -1,0 +1,89 @@
+//! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second.
+
+use std::time::{Duration, Instant};
+
+use backend::philox::Stream;
+use backend::local::LocalCommunicator;
+use backend::{Backend, Class};
+use serde::Serialize;
+
+use crate::Result;
+use crate::engine::{Rank, RankConfig};
+
+/// What a benchmark of the training step measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepBench {
+    /// The preset.
+    pub preset: String,
+    /// The backend and its device.
+    pub backend: String,
+    /// Tensor x pipeline x data.
+    pub layout: String,
+    /// Samples a step.
+    pub global_batch: usize,
+    /// Tokens a second, from the median step.
+    pub tokens_per_second: f64,
+    /// Seconds of the fastest, the median and the slowest step.
+    pub step_seconds: [f64; 3],
+    /// Model FLOPs a second over all ranks: `tokens_per_second x FLOPs a token`.
+    pub model_gflops: f64,
+    /// Peak bytes of the rank that holds most.
+    pub peak_bytes: u64,
+}
+
+/// Steps that are run before the clock counts.
+const WARM_UP: u64 = 3;
+
+/// Runs the training step until `seconds` have passed, at least five times.
+///
+/// # Errors
+/// Those of the ranks.
+pub fn step<B: Backend>(
+    communicators: Vec<LocalCommunicator<B>>,
+    config: &RankConfig,
+    preset: &str,
+    seconds: f64,
+) -> Result<StepBench> {
+    let info = communicators[0].backend().info();
+    let stream = Stream { seed: config.seed, stream: 1 << 61 };
+    let (vocab, span) = (config.model.vocab as u32, config.seq_len as u64 + 1);
+    let samples = move |index: u64, out: &mut [u32]| {
+        for (i, token) in out.iter_mut().enumerate() {
+            *token = stream.word(index * span + i as u64) % vocab;
+        }
+    };
+    let ranks = backend::local::run(communicators, |communicator| -> backend::Result<_> {
+        let mut rank = Rank::new(communicator.backend(), communicator, config.clone())?;
+        let mut times: Vec<Duration> = Vec::new();
+        let start = Instant::now();
+        loop {
+            let begin = Instant::now();
+            // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
+            let enough = begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
+            let first_sample = rank.steps() * config.global_batch as u64;
+            let stop = enough && backend::Communicator::rank(communicator) == 0;
+            let stats = rank.train_step(&samples, first_sample, 1e-4, stop)?;
+            communicator.backend().sync()?;
+            times.push(begin.elapsed());
+            if stats.stop {
+                break;
+            }
+        }
+        let peak: u64 = Class::ALL.iter().map(|&class| communicator.backend().usage(class).peak).sum();
+        Ok((times, peak))
+    })?;
+    let mut times: Vec<f64> = ranks[0].0[WARM_UP as usize..].iter().map(Duration::as_secs_f64).collect();
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let tokens_per_second = (config.global_batch * config.seq_len) as f64 / median;
+    Ok(StepBench {
+        preset: preset.to_owned(),
+        backend: format!("{} ({})", info.backend, info.device),
+        layout: config.layout.to_string(),
+        global_batch: config.global_batch,
+        tokens_per_second,
+        step_seconds: [times[0], median, times[times.len() - 1]],
+        model_gflops: tokens_per_second * config.model.flops_per_token() / 1e9,
+        peak_bytes: ranks.iter().map(|(_, peak)| *peak).max().unwrap_or(0),
+    })
+}

@@ -1,0 +1,41 @@
+//! The engine: what one rank does in a training step, a validation, a checkpoint. Generic over the backend, and the same code on every rank.
+//!
+//! A step is the rank's list of [`Instruction`](crate::schedule::Instruction)s, executed one by one by [`Rank::train_step`]; there is no other path
+//! through the model in training. Everything is allocated by [`Rank::new`]: a step asks the backend for no memory.
+//!
+//! * [`rank`]: a rank's stage, its neighbours, the activations of the microbatches in flight, and the interpreter;
+//! * [`optimizer`]: gradient norm, clipping, AdamW;
+//! * [`state`]: parameters and moments to and from the host, by logical name and slice.
+
+pub mod optimizer;
+pub mod rank;
+pub mod state;
+
+pub use optimizer::{AdamWSettings, Optimizer};
+pub use rank::{Rank, StepStats};
+pub use state::TensorState;
+
+use backend::Error;
+
+/// A run's samples: a pure function of the global sample index, so that every rank, layout and resumed run sees the same data.
+pub trait Samples: Sync {
+    /// Writes the `out.len()` tokens of sample `index`: a sequence and the token behind it.
+    fn read(&self, index: u64, out: &mut [u32]) -> std::result::Result<(), String>;
+}
+
+impl<F: Fn(u64, &mut [u32]) + Sync> Samples for F {
+    fn read(&self, index: u64, out: &mut [u32]) -> std::result::Result<(), String> {
+        self(index, out);
+        Ok(())
+    }
+}
+
+/// A sample that cannot be read, as an error that stops the other ranks too.
+fn unreadable(index: u64, cause: String) -> Error {
+    Error::Argument {
+        op: "sample",
+        name: "index",
+        value: format!("{index} ({cause})"),
+        range: "a sample that the data set can give",
+    }
+}
