@@ -1,1 +1,23 @@
-//! mtnlg: trains the model, tensor x pipeline x data parallel.
+//! The trainer of `mtnlg`: a run from its configuration to its report, tensor x pipeline x data parallel.
+//!
+//! The modules here know no device; each is a value, a pure function or a file format:
+//!
+//! * [`layout`]: ranks, coordinates, groups and which layers a stage holds; [`schedule`]: what a stage does, in which order.
+//! * [`config`]: the resolved configuration of a run; [`lr`]: the learning rate of a step.
+//! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`progress`], [`report`]: what a run says of itself.
+//! * [`cli`] and [`error`]: the command line, and the one message that a user gets when something is wrong.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod layout;
+pub mod lr;
+pub mod metrics;
+pub mod presets;
+pub mod progress;
+pub mod report;
+pub mod schedule;
+
+pub use error::{Error, Result};

@@ -1,0 +1,206 @@
+//! The command line of `mtnlg`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{BackendChoice, DataSource, Layers, RunConfig};
+use crate::{Error, Result};
+
+/// Megatron-Turing NLG: trains a GPT model, tensor x pipeline x data parallel.
+#[derive(Debug, Parser)]
+#[command(name = "mtnlg", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model from text, or go on with a run
+    Train(TrainArgs),
+    /// List the models by name, with their exact sizes
+    Presets(PresetsArgs),
+}
+
+/// `mtnlg presets`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PresetsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mtnlg train`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TrainArgs {
+    /// Model and training defaults to start from; `mtnlg presets` lists them [default: laptop]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Configuration file, over the preset
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Any configuration key, over the file; may be given many times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Text to train on: a file, a folder, a .jsonl or a .bin/.idx prefix; may be given many times [default: the Rust documentation]
+    #[arg(long, value_name = "[WEIGHT=]PATH")]
+    pub data: Vec<DataSource>,
+    /// Where the model runs: auto, cpu or wgpu [default: auto]
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<BackendChoice>,
+    /// Tensor-parallel ranks
+    #[arg(long, value_name = "N")]
+    pub tensor: Option<u32>,
+    /// Pipeline stages
+    #[arg(long, value_name = "N")]
+    pub pipeline: Option<u32>,
+    /// Data-parallel replicas
+    #[arg(long, value_name = "N")]
+    pub data_parallel: Option<u32>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u32>,
+    /// Directory for everything that the run writes [default: runs/PRESET]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Go on with the run in this directory, from its newest good checkpoint and with its own configuration
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config", "run_dir"])]
+    pub resume: Option<PathBuf>,
+    /// Print the summary as JSON when done
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl TrainArgs {
+    /// The configuration that these arguments ask for. With `--resume RUN` the file is `RUN/config.toml`, and `run.dir` is `RUN`.
+    ///
+    /// # Errors
+    /// As [`RunConfig::resolve`]; a `RUN` without a `config.toml`.
+    pub fn resolve(&self) -> Result<RunConfig> {
+        let mut layers = Layers::default();
+        if let Some(preset) = &self.preset {
+            layers = layers.preset(preset);
+        }
+        if let Some(file) = &self.config {
+            layers = layers.file(file);
+        }
+        if let Some(run) = &self.resume {
+            let file = run.join("config.toml");
+            if !file.is_file() {
+                return Err(Error::user("there is no run to resume")
+                    .at(file.display().to_string())
+                    .remedy("give the directory of a run, which has a config.toml"));
+            }
+            layers = layers.file(&file).assign("run.dir", text(run)?, "--resume");
+        }
+        for assignment in &self.set {
+            layers = layers.set(assignment)?;
+        }
+        if !self.data.is_empty() {
+            let sources: Vec<toml::Value> =
+                self.data.iter().map(|source| source.to_string().into()).collect();
+            layers = layers.assign("data.sources", sources, "--data");
+        }
+        if let Some(backend) = self.backend {
+            layers = layers.assign("run.backend", backend.to_string(), "--backend");
+        }
+        if let Some(dir) = &self.run_dir {
+            layers = layers.assign("run.dir", text(dir)?, "--run-dir");
+        }
+        for (key, value, flag) in [
+            ("parallel.tensor", self.tensor, "--tensor"),
+            ("parallel.pipeline", self.pipeline, "--pipeline"),
+            ("parallel.data", self.data_parallel, "--data-parallel"),
+            ("train.steps", self.steps, "--steps"),
+        ] {
+            if let Some(value) = value {
+                layers = layers.assign(key, i64::from(value), &format!("{flag} {value}"));
+            }
+        }
+        RunConfig::resolve(&layers)
+    }
+}
+
+/// A path as TOML can hold it.
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(String::from).ok_or_else(|| {
+        Error::user("a path that is not UTF-8").value(path.display().to_string()).remedy("rename it")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::Tokenizer;
+
+    fn train(args: &[&str]) -> TrainArgs {
+        match Cli::try_parse_from([&["mtnlg", "train"], args].concat()).unwrap().command {
+            Command::Train(args) => args,
+            Command::Presets(_) => unreachable!("train was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_end_up_in_the_configuration() {
+        let args = [
+            "--preset",
+            "gpt2",
+            "--data",
+            "0.7=books",
+            "--data",
+            "code.jsonl",
+            "--tensor",
+            "2",
+            "--steps",
+            "9",
+        ];
+        let more =
+            ["--set", "data.tokenizer=bpe:512", "--backend", "cpu", "--run-dir", "here", "--pipeline", "3"];
+        let config = train(&[&args[..], &more[..]].concat()).resolve().unwrap();
+        assert_eq!((config.preset.as_str(), config.parallel.tensor, config.train.steps), ("gpt2", 2, 9));
+        assert_eq!((config.parallel.pipeline, config.run.backend), (3, BackendChoice::Cpu));
+        assert_eq!(config.data.sources.len(), 2);
+        assert_eq!(config.data.sources[0].weight, Some(0.7));
+        assert_eq!((config.data.tokenizer, config.model.vocab), (Tokenizer::Bpe(512), 512));
+        assert_eq!(config.run.dir, PathBuf::from("here"));
+    }
+
+    #[test]
+    fn no_flags_is_the_laptop() {
+        assert_eq!(train(&[]).resolve().unwrap(), crate::config::defaults::preset("laptop").unwrap());
+    }
+
+    #[test]
+    fn resume_takes_the_runs_own_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let missing = train(&["--resume", path]).resolve().unwrap_err();
+        assert!(missing.to_string().contains("no run to resume"), "{missing}");
+        let mut config = train(&["--steps", "7", "--run-dir", "elsewhere"]).resolve().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config.to_toml()).unwrap();
+        config.run.dir = dir.path().into();
+        assert_eq!(train(&["--resume", path]).resolve().unwrap(), config);
+        let wider = train(&["--resume", path, "--tensor", "1"]).resolve().unwrap();
+        assert_eq!(wider.parallel.tensor, 1);
+        assert!(Cli::try_parse_from(["mtnlg", "train", "--resume", path, "--preset", "gpt2"]).is_err());
+    }
+
+    #[test]
+    fn mistakes_name_the_flag() {
+        let error = train(&["--tensor", "3"]).resolve().unwrap_err().to_string();
+        assert!(error.contains("parallel.tensor from --tensor 3"), "{error}");
+        let error = Cli::try_parse_from(["mtnlg", "train", "--backend", "gpu"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("give auto, cpu or wgpu"), "{error}");
+    }
+}

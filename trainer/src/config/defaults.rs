@@ -1,0 +1,181 @@
+//! How each preset is trained unless told otherwise: one row a preset.
+
+use std::path::PathBuf;
+
+use super::{BackendChoice, Data, Parallel, Run, RunConfig, Split, Tokenizer, Train};
+use crate::schedule::Schedule;
+use crate::{Error, Result};
+
+/// The preset of a run that names none.
+pub const DEFAULT_PRESET: &str = "laptop";
+
+/// One row of [`TRAINING`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// The model's name among [`model::presets`].
+    pub preset: &'static str,
+    /// Tensor, pipeline, data.
+    pub layout: [usize; 3],
+    /// Samples that a replica runs at once, and samples a step.
+    pub batch: [usize; 2],
+    /// Steps of the run, of the warm-up, and until the end of the cosine.
+    pub steps: [u64; 3],
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Where the cosine ends, as a fraction of it.
+    pub min_lr_ratio: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Steps between validations, and global batches of each.
+    pub validation: [u64; 2],
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+/// Every preset's training.
+///
+/// * `laptop`: 2.6 M tokens.
+/// * `gpt2` family: learning rates, batches (in tokens), 375 M tokens of warm-up and 300 B tokens in all are those of GPT-3's models of the same size
+///   (Brown et al. 2020, table 2.1 and appendix B); GPT-2's own were never published.
+/// * `megatron-8.3b`: Shoeybi et al. 2019, section 4. `turing-nlg-17b`: Microsoft's announcement, 2020.
+/// * `mt-nlg-530b`: section 2.3: 270 B tokens of a cosine over 340 B, 1 B of warm-up, 280 GPUs a replica.
+pub const TRAINING: [Training; 9] = [
+    Training {
+        layout: [2, 2, 2],
+        batch: [2, 8],
+        steps: [1280, 64, 1280],
+        lr: 5e-3,
+        validation: [128, 8],
+        checkpoint_every: 320,
+        ..row("laptop")
+    },
+    Training { batch: [4, 512], steps: [572_205, 715, 572_205], lr: 6e-4, ..row("gpt2") },
+    Training { batch: [4, 512], steps: [572_205, 715, 572_205], lr: 3e-4, ..row("gpt2-medium") },
+    Training { batch: [2, 512], steps: [572_205, 715, 572_205], lr: 2.5e-4, ..row("gpt2-large") },
+    Training { batch: [2, 1024], steps: [286_102, 358, 286_102], lr: 2e-4, ..row("gpt2-xl") },
+    Training {
+        layout: [8, 1, 64],
+        batch: [8, 512],
+        steps: [300_000, 3000, 300_000],
+        lr: 1.5e-4,
+        min_lr_ratio: 1.0 / 15.0,
+        weight_decay: 0.01,
+        ..row("megatron-8.3b")
+    },
+    Training {
+        layout: [4, 1, 64],
+        batch: [8, 512],
+        steps: [300_000, 3200, 300_000],
+        lr: 1.5e-4,
+        ..row("turing-nlg-17b")
+    },
+    Training {
+        layout: [8, 12, 16],
+        batch: [1, 1536],
+        steps: [95_367, 119, 82_652],
+        lr: 6e-5,
+        ..row("gpt3-175b")
+    },
+    Training {
+        layout: [8, 35, 8],
+        batch: [1, 1920],
+        steps: [68_665, 254, 86_466],
+        lr: 5e-5,
+        ..row("mt-nlg-530b")
+    },
+];
+
+/// What the rows have in common.
+const fn row(preset: &'static str) -> Training {
+    Training {
+        preset,
+        layout: [1, 1, 1],
+        batch: [1, 1],
+        steps: [1, 0, 1],
+        lr: 0.0,
+        min_lr_ratio: 0.1,
+        weight_decay: 0.1,
+        validation: [1000, 16],
+        checkpoint_every: 1000,
+    }
+}
+
+/// A preset's whole configuration.
+///
+/// # Errors
+/// A preset that is not there, with the names of those that are.
+pub fn preset(name: &str) -> Result<RunConfig> {
+    let found = model::presets::find(name).zip(TRAINING.iter().find(|row| row.preset == name));
+    let Some((preset, training)) = found else {
+        let names: Vec<&str> = model::presets::all().iter().map(|preset| preset.name).collect();
+        return Err(Error::user(format!("there is no preset `{name}`"))
+            .remedy(format!("choose one of {}", names.join(", "))));
+    };
+    let [tensor, pipeline, data] = training.layout;
+    let [micro_batch, global_batch] = training.batch;
+    let [steps, warmup_steps, decay_steps] = training.steps;
+    let [valid_every, valid_batches] = training.validation;
+    let tokenizer = match preset.config.vocab {
+        small if small < 50_257 => Tokenizer::Bpe(small),
+        _ => Tokenizer::Gpt2,
+    };
+    Ok(RunConfig {
+        preset: name.into(),
+        parallel: Parallel { tensor, pipeline, data, schedule: Schedule::OneFOneB },
+        train: Train {
+            steps,
+            seq_len: preset.config.seq_len,
+            micro_batch,
+            global_batch,
+            lr: training.lr,
+            min_lr_ratio: training.min_lr_ratio,
+            warmup_steps,
+            decay_steps,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: training.weight_decay,
+            clip: 1.0,
+            seed: 1234,
+            valid_every,
+            valid_batches,
+            checkpoint_every: training.checkpoint_every,
+            keep_checkpoints: 3,
+        },
+        model: preset.config,
+        data: Data { sources: vec![], tokenizer, split: Split { train: 949.0, valid: 50.0, test: 1.0 } },
+        run: Run { dir: PathBuf::from("runs").join(name), backend: BackendChoice::Auto },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_has_a_valid_training() {
+        for model in model::presets::all() {
+            let config = preset(model.name).unwrap();
+            config.validate().unwrap_or_else(|error| panic!("{}: {error}", model.name));
+        }
+        assert_eq!(TRAINING.len(), model::presets::all().len());
+    }
+
+    #[test]
+    fn published_totals() {
+        let tokens = |name: &str| {
+            let config = preset(name).unwrap();
+            (config.tokens_per_step() * config.train.steps) as f64 / 1e9
+        };
+        assert!((tokens("mt-nlg-530b") - 270.0).abs() < 0.01);
+        assert!((tokens("gpt3-175b") - 300.0).abs() < 0.01);
+        assert!((tokens("gpt2") - 300.0).abs() < 0.01);
+        assert_eq!(preset("mt-nlg-530b").unwrap().microbatches(), 240);
+    }
+
+    #[test]
+    fn an_unknown_preset_lists_the_known() {
+        let message = preset("gpt5").unwrap_err().to_string();
+        assert!(message.contains("no preset `gpt5`") && message.contains("laptop, gpt2"), "{message}");
+    }
+}

@@ -1,0 +1,174 @@
+//! The configuration of a run: every choice, resolved.
+//!
+//! A [`RunConfig`] is complete: it serialises to the `config.toml` of the run directory with every key present, and loading that gives the same
+//! values again. It comes about in layers, each over the one before:
+//!
+//! 1. the preset's values ([`defaults`]);
+//! 2. a TOML file (`--config`);
+//! 3. `--set section.key=value` and the flags that stand for one.
+//!
+//! Unknown keys are refused wherever they come from. Paths are relative to the working directory.
+//!
+//! ```
+//! use trainer::config::{Layers, RunConfig};
+//! let layers = Layers::default().set("train.lr=1e-3").unwrap();
+//! let config = RunConfig::resolve(&layers).unwrap();
+//! assert_eq!((config.preset.as_str(), config.train.lr), ("laptop", 1e-3));
+//! ```
+
+pub mod defaults;
+mod file;
+mod resolve;
+mod unknown;
+mod validate;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+use model::GptConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::layout::Layout;
+use crate::lr::LearningRate;
+use crate::schedule::Schedule;
+
+pub use resolve::Layers;
+pub use values::{BackendChoice, DataSource, Split, Tokenizer, ValueError};
+
+/// A whole run, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The preset that it started from.
+    pub preset: String,
+    /// The model.
+    pub model: GptConfig,
+    /// Layout and schedule.
+    pub parallel: Parallel,
+    /// Batches, optimizer, and what happens every so often.
+    pub train: Train,
+    /// What it is trained on.
+    pub data: Data,
+    /// Where it runs.
+    pub run: Run,
+}
+
+/// `[parallel]`: the cut of the world.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parallel {
+    /// Tensor-parallel ranks.
+    pub tensor: usize,
+    /// Pipeline stages.
+    pub pipeline: usize,
+    /// Data-parallel replicas.
+    pub data: usize,
+    /// In which order a pipeline runs its microbatches.
+    pub schedule: Schedule,
+}
+
+/// `[train]`: batches, AdamW (Loshchilov & Hutter 2019) and what happens every so often.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Tokens a sample; at most `model.seq_len`.
+    pub seq_len: usize,
+    /// Samples that a replica runs at once.
+    pub micro_batch: usize,
+    /// Samples a step, over all replicas: a multiple of `micro_batch x parallel.data`.
+    pub global_batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Where the cosine ends, as a fraction of `lr`.
+    pub min_lr_ratio: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// The step at which the cosine ends.
+    pub decay_steps: u64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Adam's epsilon.
+    pub eps: f64,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; 0 for no clipping.
+    pub clip: f64,
+    /// Seed of initial weights, dropout and sample order.
+    pub seed: u64,
+    /// Validate every so many steps; 0 for the end alone.
+    pub valid_every: u64,
+    /// Global batches a validation.
+    pub valid_batches: u64,
+    /// Save every so many steps; 0 for the end alone.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, the newest ones.
+    pub keep_checkpoints: usize,
+}
+
+/// `[data]`: the text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The sets to blend; none for the default corpus.
+    pub sources: Vec<DataSource>,
+    /// How text becomes tokens.
+    pub tokenizer: Tokenizer,
+    /// Shares for training, validation and test.
+    pub split: Split,
+}
+
+/// `[run]`: where it happens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The run directory.
+    pub dir: PathBuf,
+    /// The backend.
+    pub backend: BackendChoice,
+}
+
+impl RunConfig {
+    /// Reads a file, over the preset that it names (`laptop` if none): a resolved `config.toml` comes back as it was saved.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::resolve(&Layers::default().file(path))
+    }
+
+    /// The layout. Valid, as every resolved configuration is.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.parallel.tensor, self.parallel.pipeline, self.parallel.data)
+            .expect("a resolved configuration has a valid layout")
+    }
+
+    /// The learning-rate schedule.
+    pub fn learning_rate(&self) -> LearningRate {
+        LearningRate {
+            peak: self.train.lr,
+            min_ratio: self.train.min_lr_ratio,
+            warmup_steps: self.train.warmup_steps,
+            decay_steps: self.train.decay_steps,
+        }
+    }
+
+    /// Microbatches that each replica runs a step.
+    pub fn microbatches(&self) -> usize {
+        self.layout().microbatches(self.train.micro_batch, self.train.global_batch)
+    }
+
+    /// Tokens a step, over all replicas.
+    pub fn tokens_per_step(&self) -> u64 {
+        self.train.global_batch as u64 * self.train.seq_len as u64
+    }
+
+    /// The whole configuration as TOML, every key present.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a resolved configuration has only values that TOML can write")
+    }
+}
