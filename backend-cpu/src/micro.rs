@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 6;
@@ -56,34 +56,53 @@ impl<'a> Matrix<'a> {
 #[inline(always)]
 pub(crate) fn product<S: Simd>(
     simd: S,
-    [m, n, k]: [usize; 3],
+    extents: [usize; 3],
     a: Matrix<'_>,
     b: Matrix<'_>,
     c: Matrix<'_>,
     accumulate: bool,
 ) {
-    if m == 0 || n == 0 || k == 0 {
-        assert!(m == 0 || n == 0 || accumulate, "an empty sum that overwrites is not needed");
-        return;
-    }
-    let width = 2 * S::F32_LANES;
-    let n = n.next_multiple_of(width);
-    assert!(b.columns == 1 && c.columns == 1 && width <= COLUMNS);
-    let (a_start, b_start, c_start) = (a.start(m, k), b.start(k, n), c.start(m, n));
-    for i in (0..m).step_by(TILE) {
-        for j in (0..n).step_by(width) {
-            // SAFETY: `start` has checked the corners of what the tiles touch; cells are this thread's.
-            unsafe {
-                let a_tile = (a_start.add(i * a.rows).cast_const(), a.rows, a.columns);
-                let b_tile = (b_start.add(j).cast_const(), b.rows);
-                let c_tile = (c_start.add(i * c.rows + j), c.rows);
-                match m - i {
-                    1 => tile::<S, 1>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                    2 => tile::<S, 2>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                    3 => tile::<S, 3>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                    4 => tile::<S, 4>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                    5 => tile::<S, 5>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                    _ => tile::<S, TILE>(simd, k, a_tile, b_tile, c_tile, accumulate),
+    // A function of its own, not inlined into every caller, yet compiled with their instruction set.
+    simd.vectorize(Product { extents, a, b, c, accumulate });
+}
+
+struct Product<'a> {
+    extents: [usize; 3],
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    c: Matrix<'a>,
+    accumulate: bool,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { extents: [m, n, k], a, b, c, accumulate } = self;
+        if m == 0 || n == 0 || k == 0 {
+            assert!(m == 0 || n == 0 || accumulate, "an empty sum that overwrites is not needed");
+            return;
+        }
+        let width = 2 * S::F32_LANES;
+        let n = n.next_multiple_of(width);
+        assert!(b.columns == 1 && c.columns == 1 && width <= COLUMNS);
+        let (a_start, b_start, c_start) = (a.start(m, k), b.start(k, n), c.start(m, n));
+        for i in (0..m).step_by(TILE) {
+            for j in (0..n).step_by(width) {
+                // SAFETY: `start` has checked the corners of what the tiles touch; cells are this thread's.
+                unsafe {
+                    let a_tile = (a_start.add(i * a.rows).cast_const(), a.rows, a.columns);
+                    let b_tile = (b_start.add(j).cast_const(), b.rows);
+                    let c_tile = (c_start.add(i * c.rows + j), c.rows);
+                    match m - i {
+                        1 => tile::<S, 1>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                        2 => tile::<S, 2>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                        3 => tile::<S, 3>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                        4 => tile::<S, 4>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                        5 => tile::<S, 5>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                        _ => tile::<S, TILE>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                    }
                 }
             }
         }

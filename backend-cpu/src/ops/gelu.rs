@@ -34,8 +34,8 @@ fn slope_of<S: Simd>(x: Lanes<S>) -> Lanes<S> {
     let square = x * x;
     let e = (x * square.mul_add(x.like(C3), x.like(C1))).exp();
     let s = x.like(1.0) / (e + x.like(1.0));
-    // -x 2u' s (1 - s), where 1 - s = e s.
-    let inner = x * square.mul_add(x.like(3.0 * C3), x.like(C1)) * e * s * s;
+    // -x 2u' s (1 - s), where 1 - s = e s; the product with e alone would leave the range.
+    let inner = x * square.mul_add(x.like(3.0 * C3), x.like(C1)) * (e * s * s);
     s - inner
 }
 
