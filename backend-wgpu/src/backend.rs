@@ -1,0 +1,328 @@
+//! [`WgpuBackend`]: one rank's view of a device that ranks share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend::local::{LocalCommunicator, connect};
+use backend::ops::{self, Scratch, check_copy, check_float};
+use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
+
+use crate::adapter::{AdapterInfo, Choice};
+use crate::device::Device;
+use crate::kernels::Params;
+use crate::launch::Call;
+use crate::memory::{Pool, WgpuBuffer};
+use crate::ops::{attention, bias, embedding, layernorm, sum};
+use crate::queue::Command;
+
+/// Which kernel multiplies matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MatmulKernel {
+    /// `matmul/registers.wgsl`.
+    Registers,
+    /// `matmul/tiled.wgsl`.
+    Tiled,
+}
+
+/// One rank on an adapter.
+pub struct WgpuBackend {
+    pub(crate) device: Arc<Device>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) matmul_kernel: MatmulKernel,
+}
+
+impl WgpuBackend {
+    /// A rank alone on the preferred acceptable adapter. No wait for the device lasts longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] with what was looked for and what would do.
+    pub fn new(choice: &Choice, timeout: Duration) -> Result<Self> {
+        Ok(Self::rank(Device::open(choice, timeout)?))
+    }
+
+    /// That many ranks on one adapter, connected; rank i gets the i-th. No wait, for the device or for each other, lasts longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn cluster(
+        ranks: usize,
+        timeout: Duration,
+        choice: &Choice,
+    ) -> Result<Vec<LocalCommunicator<Self>>> {
+        let device = Device::open(choice, timeout)?;
+        let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&device)))).collect();
+        Ok(connect(&backends, timeout))
+    }
+
+    fn rank(device: Arc<Device>) -> Self {
+        // On a processor there is no fast memory to stage blocks in; see the kernels' headers.
+        let software = device.info.software;
+        let matmul_kernel = if software { MatmulKernel::Registers } else { MatmulKernel::Tiled };
+        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel }
+    }
+
+    /// The adapter that this rank runs on.
+    pub fn adapter(&self) -> &AdapterInfo {
+        &self.device.info
+    }
+
+    pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {
+        Call::new(&self.device, op, params)
+    }
+
+    /// Elements that a kernel sees of one buffer at the most, wherever the view begins; a multiple of four.
+    pub(crate) fn window(&self) -> usize {
+        (self.device.max_binding as usize / 4 - 64) / 4 * 4
+    }
+
+    /// `first, count` of the pieces of `n` elements that kernels can take one after the other.
+    pub(crate) fn pieces(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let most = self.window();
+        (0..n).step_by(most).map(move |first| (first, most.min(n - first)))
+    }
+
+    /// `first, count` of the pieces of `rows` rows, the widest operand having `width` elements a row.
+    pub(crate) fn row_pieces(&self, rows: usize, width: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let most = (self.window() / width.max(1)).max(1);
+        (0..rows).step_by(most).map(move |first| (first, most.min(rows - first)))
+    }
+}
+
+/// The view as one row.
+pub(crate) fn flat(view: View<'_, WgpuBuffer>) -> Result<View<'_, WgpuBuffer>> {
+    view.reshape([view.len()])
+}
+
+/// The operand holds what this backend computes in.
+pub(crate) fn only_f32(op: &'static str, view: View<'_, WgpuBuffer>) -> Result<()> {
+    match view.dtype() {
+        DType::F32 => Ok(()),
+        other => {
+            Err(Error::Unsupported { op, what: format!("{other}; the wgpu backend computes in f32") })
+        }
+    }
+}
+
+/// The elements are words, which is what a device's memory is copied in.
+fn words(op: &'static str, dtype: DType) -> Result<()> {
+    match dtype.size() {
+        4 => Ok(()),
+        _ => Err(Error::Unsupported { op, what: format!("{dtype}; the wgpu backend holds f32 and u32") }),
+    }
+}
+
+/// The workspace is long enough.
+pub(crate) fn roomy(op: &'static str, workspace: View<'_, WgpuBuffer>, need: usize) -> Result<()> {
+    match workspace.len() >= need {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            op,
+            tensor: "workspace",
+            expected: format!("at least {need} elements"),
+            got: workspace.shape(),
+        }),
+    }
+}
+
+/// Host memory as long as a view.
+fn same_bytes(op: &'static str, view: View<'_, WgpuBuffer>, bytes: usize) -> Result<()> {
+    match view.bytes() == bytes {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            op,
+            tensor: "data",
+            expected: format!("{bytes} bytes, as the host's memory has"),
+            got: view.shape(),
+        }),
+    }
+}
+
+impl Backend for WgpuBackend {
+    type Buffer = WgpuBuffer;
+
+    fn info(&self) -> Info {
+        let AdapterInfo { name, api, software, driver, .. } = &self.device.info;
+        Info {
+            backend: "wgpu",
+            device: name.clone(),
+            driver: format!("{api}, {driver}"),
+            software: *software,
+        }
+    }
+
+    fn support(&self, op: &str) -> Support {
+        match op {
+            "matmul_bias" | "matmul_bias_gelu" | "bias_gelu" | "bias_dropout_residual" => Support::Native,
+            _ => Support::Composed,
+        }
+    }
+
+    fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<WgpuBuffer>> {
+        words("alloc", dtype)?;
+        let buffer = self.pool.alloc(class, shape.len() * dtype.size())?;
+        Tensor::new(buffer, dtype, 0, shape)
+    }
+
+    fn usage(&self, class: Class) -> Usage {
+        self.pool.meter.usage(class)
+    }
+
+    fn workspace(&self, scratch: Scratch) -> usize {
+        match scratch {
+            Scratch::Attention { .. } => 0,
+            Scratch::LayerNormBackward { t, h } => layernorm::workspace(t, h),
+            Scratch::BiasBackward { t, n } => bias::workspace(t, n),
+            Scratch::AttentionBackward { b, s, a, .. } => attention::workspace(b, s, a),
+            Scratch::EmbeddingBackward { t, v, .. } => embedding::workspace(t, v),
+            Scratch::Sum { n } => sum::workspace(n),
+        }
+    }
+
+    fn write(&self, dst: View<'_, WgpuBuffer>, data: &[u8]) -> Result<()> {
+        words("write", dst.dtype())?;
+        same_bytes("write", dst, data.len())?;
+        if !data.is_empty() {
+            let (memory, offset) = (Arc::clone(dst.buffer().memory()), dst.byte_range().start as u64);
+            self.device.send(Command::Write { memory, offset, data: data.to_vec() });
+        }
+        Ok(())
+    }
+
+    fn read(&self, src: View<'_, WgpuBuffer>, data: &mut [u8]) -> Result<()> {
+        words("read", src.dtype())?;
+        same_bytes("read", src, data.len())?;
+        let bytes = self.device.ask(|reply| Command::Read {
+            memory: Arc::clone(src.buffer().memory()),
+            offset: src.byte_range().start as u64,
+            bytes: src.bytes(),
+            reply,
+        })?;
+        data.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.device.ask(|reply| Command::Sync { reply })
+    }
+
+    fn fill(&self, x: View<'_, WgpuBuffer>, value: f32) -> Result<()> {
+        check_float("fill", x)?;
+        self.do_fill(x, value)
+    }
+
+    fn copy(&self, src: View<'_, WgpuBuffer>, dst: View<'_, WgpuBuffer>) -> Result<()> {
+        check_copy(src, dst)?;
+        words("copy", src.dtype())?;
+        self.do_copy(src, dst)
+    }
+
+    fn scale(&self, x: View<'_, WgpuBuffer>, alpha: f32) -> Result<()> {
+        check_float("scale", x)?;
+        self.do_scale(x, alpha)
+    }
+
+    fn add(&self, args: ops::Add<'_, WgpuBuffer>) -> Result<()> {
+        self.do_add(args)
+    }
+
+    fn reduce(
+        &self,
+        op: ReduceOp,
+        inputs: &[View<'_, WgpuBuffer>],
+        outputs: &[View<'_, WgpuBuffer>],
+    ) -> Result<()> {
+        self.do_reduce(op, inputs, outputs)
+    }
+
+    fn matmul(&self, args: ops::Matmul<'_, WgpuBuffer>) -> Result<()> {
+        self.do_matmul(args)
+    }
+
+    fn matmul_bias(&self, args: ops::MatmulBias<'_, WgpuBuffer>) -> Result<()> {
+        self.do_matmul_bias(args)
+    }
+
+    fn matmul_bias_gelu(&self, args: ops::MatmulBiasGelu<'_, WgpuBuffer>) -> Result<()> {
+        self.do_matmul_bias_gelu(args)
+    }
+
+    fn bias_add(&self, args: ops::BiasAdd<'_, WgpuBuffer>) -> Result<()> {
+        self.do_bias_add(args)
+    }
+
+    fn bias_backward(&self, args: ops::BiasBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_bias_backward(args)
+    }
+
+    fn bias_gelu(&self, args: ops::BiasGelu<'_, WgpuBuffer>) -> Result<()> {
+        self.do_bias_gelu(args)
+    }
+
+    fn bias_dropout_residual(&self, args: ops::BiasDropoutResidual<'_, WgpuBuffer>) -> Result<()> {
+        self.do_bias_dropout_residual(args)
+    }
+
+    fn gelu(&self, args: ops::Gelu<'_, WgpuBuffer>) -> Result<()> {
+        self.do_gelu(args)
+    }
+
+    fn gelu_backward(&self, args: ops::GeluBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_gelu_backward(args)
+    }
+
+    fn dropout(&self, args: ops::Dropout<'_, WgpuBuffer>) -> Result<()> {
+        self.do_dropout(args)
+    }
+
+    fn layernorm(&self, args: ops::LayerNorm<'_, WgpuBuffer>) -> Result<()> {
+        self.do_layernorm(args)
+    }
+
+    fn layernorm_backward(&self, args: ops::LayerNormBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_layernorm_backward(args)
+    }
+
+    fn attention(&self, args: ops::Attention<'_, WgpuBuffer>) -> Result<()> {
+        self.do_attention(args)
+    }
+
+    fn attention_backward(&self, args: ops::AttentionBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_attention_backward(args)
+    }
+
+    fn embedding(&self, args: ops::Embedding<'_, WgpuBuffer>) -> Result<()> {
+        self.do_embedding(args)
+    }
+
+    fn embedding_backward(&self, args: ops::EmbeddingBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_embedding_backward(args)
+    }
+
+    fn cross_entropy_max(&self, args: ops::CrossEntropyMax<'_, WgpuBuffer>) -> Result<()> {
+        self.do_cross_entropy_max(args)
+    }
+
+    fn cross_entropy_sums(&self, args: ops::CrossEntropySums<'_, WgpuBuffer>) -> Result<()> {
+        self.do_cross_entropy_sums(args)
+    }
+
+    fn cross_entropy_loss(&self, args: ops::CrossEntropyLoss<'_, WgpuBuffer>) -> Result<()> {
+        self.do_cross_entropy_loss(args)
+    }
+
+    fn cross_entropy_backward(&self, args: ops::CrossEntropyBackward<'_, WgpuBuffer>) -> Result<()> {
+        self.do_cross_entropy_backward(args)
+    }
+
+    fn adamw(&self, args: ops::AdamW<'_, WgpuBuffer>) -> Result<()> {
+        self.do_adamw(args)
+    }
+
+    fn sum(&self, args: ops::Sum<'_, WgpuBuffer>) -> Result<()> {
+        self.do_sum(args)
+    }
+
+    fn sum_squares(&self, args: ops::SumSquares<'_, WgpuBuffer>) -> Result<()> {
+        self.do_sum_squares(args)
+    }
+}

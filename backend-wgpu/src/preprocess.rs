@@ -1,0 +1,230 @@
+//! The shaders' preprocessor: from a file of `shaders/` and a variant's definitions to plain WGSL.
+//!
+//! | directive | |
+//! |---|---|
+//! | `#include "lib/x.wgsl"` | that file, once |
+//! | `#define NAME words` | from here on the identifier `NAME` stands for the words, which may hold other names |
+//! | `#if NAME`, `#if !NAME`, `#else`, `#endif` | kept if `NAME` is defined as something else than 0 (or is not); may be nested |
+//! | `#operand NAME read TYPE`, `#operand NAME write TYPE` | the next storage buffer, an `array<TYPE>` |
+//!
+//! An operand that shares a buffer with another one (one of them written) must share its binding too: WebGPU forbids two bindings of a buffer in one
+//! dispatch unless both only read. [`Bindings`] says which do; the preprocessor then declares the first and makes the others names of it. A kernel
+//! never notices, since it finds each operand at an offset of its own, passed in its parameters.
+
+use std::collections::HashMap;
+
+/// The most operands of one kernel.
+pub const MAX_OPERANDS: usize = 16;
+/// The most storage buffers of one dispatch: WebGPU's portable limit.
+pub const MAX_BINDINGS: usize = 8;
+
+/// Which binding each operand has, in the order of the `#operand` lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bindings {
+    /// Binding of each operand.
+    pub of: [u8; MAX_OPERANDS],
+    /// Number of operands.
+    pub operands: u8,
+    /// Bit i: binding i is written.
+    pub written: u16,
+}
+
+impl Bindings {
+    /// Number of bindings.
+    pub fn count(&self) -> usize {
+        self.of[..usize::from(self.operands)].iter().max().map_or(0, |&last| usize::from(last) + 1)
+    }
+}
+
+/// Expands `path` of `files` under the definitions.
+///
+/// # Errors
+/// A sentence with the file and line: an unknown file or directive, an `#if` left open, operands that do not fit the bindings.
+pub fn expand(
+    files: &[(&str, &str)],
+    path: &str,
+    defines: &[(&str, u32)],
+    bindings: &Bindings,
+) -> Result<String, String> {
+    let mut expansion = Expansion {
+        files,
+        included: Vec::new(),
+        names: defines.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect(),
+        operands: Vec::new(),
+        bindings,
+        out: String::new(),
+    };
+    expansion.file(path)?;
+    match expansion.operands.len() == usize::from(bindings.operands) {
+        true => Ok(expansion.out),
+        false => Err(format!(
+            "{path} declares {} operands, {} were given",
+            expansion.operands.len(),
+            bindings.operands
+        )),
+    }
+}
+
+struct Expansion<'a> {
+    files: &'a [(&'a str, &'a str)],
+    included: Vec<String>,
+    names: HashMap<String, String>,
+    /// Name and type of the operands so far.
+    operands: Vec<(String, String)>,
+    bindings: &'a Bindings,
+    out: String,
+}
+
+impl Expansion<'_> {
+    fn file(&mut self, path: &str) -> Result<(), String> {
+        if self.included.iter().any(|seen| seen == path) {
+            return Ok(());
+        }
+        self.included.push(path.to_owned());
+        let source =
+            self.files.iter().find(|(name, _)| *name == path).ok_or_else(|| format!("no shader file {path}"))?.1;
+        // One entry an open #if: whether its present branch is kept.
+        let mut kept = Vec::new();
+        for (number, line) in source.lines().enumerate() {
+            let fail = |what: &str| format!("{path}:{}: {what}", number + 1);
+            let line = line.split("//").next().unwrap_or_default().trim_end();
+            let Some(directive) = line.trim_start().strip_prefix('#') else {
+                if kept.iter().all(|&kept| kept) && !line.is_empty() {
+                    let line = self.substitute(line);
+                    self.out.push_str(&line);
+                    self.out.push('\n');
+                }
+                continue;
+            };
+            let (word, rest) = directive.split_once(char::is_whitespace).unwrap_or((directive, ""));
+            let rest = rest.trim();
+            match word {
+                "if" => kept.push(self.holds(rest)),
+                "else" => {
+                    let branch = kept.last_mut().ok_or_else(|| fail("#else without #if"))?;
+                    *branch = !*branch;
+                }
+                "endif" => drop(kept.pop().ok_or_else(|| fail("#endif without #if"))?),
+                _ if !kept.iter().all(|&kept| kept) => {}
+                "include" => self.file(rest.trim_matches('"')).map_err(|what| fail(&what))?,
+                "define" => {
+                    let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, "1"));
+                    self.names.insert(name.to_owned(), value.trim().to_owned());
+                }
+                "operand" => self.operand(rest).map_err(|what| fail(&what))?,
+                _ => return Err(fail(&format!("unknown directive #{word}"))),
+            }
+        }
+        match kept.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{path}: #if without #endif")),
+        }
+    }
+
+    fn holds(&self, condition: &str) -> bool {
+        let set = |name: &str| self.names.get(name).is_some_and(|value| value != "0");
+        match condition.strip_prefix('!') {
+            Some(name) => !set(name),
+            None => set(condition),
+        }
+    }
+
+    fn operand(&mut self, rest: &str) -> Result<(), String> {
+        let words: Vec<_> = rest.split_whitespace().collect();
+        let [name, access @ ("read" | "write"), element] = words[..] else {
+            return Err("expected #operand NAME read|write TYPE".to_owned());
+        };
+        let element = self.substitute(element);
+        let index = self.operands.len();
+        if index >= usize::from(self.bindings.operands) {
+            return Err(format!("operand {name} was not given"));
+        }
+        let binding = self.bindings.of[index];
+        let written = self.bindings.written >> binding & 1 == 1;
+        if access == "write" && !written {
+            return Err(format!("operand {name} is written, but was given to be read"));
+        }
+        match self.bindings.of[..index].iter().position(|&earlier| earlier == binding) {
+            Some(first) => {
+                let (same, its) = &self.operands[first];
+                if *its != element {
+                    return Err(format!("{name} and {same} share a buffer, but are {element} and {its}"));
+                }
+                self.names.insert(name.to_owned(), same.clone());
+            }
+            None => {
+                let mode = if written { "read_write" } else { "read" };
+                self.out.push_str(&format!(
+                    "@group(0) @binding({binding}) var<storage, {mode}> {name}: array<{element}>;\n"
+                ));
+            }
+        }
+        self.operands.push((name.to_owned(), element));
+        Ok(())
+    }
+
+    /// The line with every defined identifier replaced, except members: `group.y` stays, whatever `y` stands for.
+    fn substitute(&self, line: &str) -> String {
+        let mut out = String::with_capacity(line.len());
+        let mut rest = line;
+        while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+            out.push_str(&rest[..start]);
+            rest = &rest[start..];
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            match self.names.get(&rest[..end]) {
+                Some(value) if !out.ends_with('.') => out.push_str(&self.substitute(value)),
+                _ => out.push_str(&rest[..end]),
+            }
+            rest = &rest[end..];
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bindings(of: &[u8], written: u16) -> Bindings {
+        let mut all = [0; MAX_OPERANDS];
+        all[..of.len()].copy_from_slice(of);
+        Bindings { of: all, operands: of.len() as u8, written }
+    }
+
+    #[test]
+    fn conditions_definitions_and_includes() {
+        let files = [
+            ("a.wgsl", "#include \"lib/b.wgsl\"\n#include \"lib/b.wgsl\"\n#if WIDE\n#define T vec4<f32>\n#else\n#define T f32\n#endif\nlet x: T = TWO; // T\nlet TT = 1;"),
+            ("lib/b.wgsl", "#define TWO T(N)"),
+        ];
+        let text = expand(&files, "a.wgsl", &[("WIDE", 1), ("N", 2)], &bindings(&[], 0)).unwrap();
+        assert_eq!(text, "let x: vec4<f32> = vec4<f32>(2);\nlet TT = 1;\n");
+        let text = expand(&files, "a.wgsl", &[("WIDE", 0), ("N", 2)], &bindings(&[], 0)).unwrap();
+        assert_eq!(text, "let x: f32 = f32(2);\nlet TT = 1;\n");
+    }
+
+    #[test]
+    fn operands_that_share_a_buffer_share_a_binding() {
+        let files = [("a.wgsl", "#operand x read f32\n#operand y write f32\ny[p.y_at] = x[group.y];")];
+        let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 1], 0b10)).unwrap();
+        assert!(text.contains("@binding(0) var<storage, read> x") && text.contains("read_write> y"), "{text}");
+        let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 0], 0b1)).unwrap();
+        assert_eq!(
+            text,
+            "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\nx[p.y_at] = x[group.y];\n"
+        );
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        let try_it = |text: &str, b: Bindings| expand(&[("a.wgsl", text)], "a.wgsl", &[], &b).unwrap_err();
+        assert_eq!(try_it("\n#endif", bindings(&[], 0)), "a.wgsl:2: #endif without #if");
+        assert_eq!(try_it("#if A", bindings(&[], 0)), "a.wgsl: #if without #endif");
+        assert!(try_it("#operand x write f32", bindings(&[0], 0)).contains("given to be read"));
+        assert!(try_it("#operand x read f32", bindings(&[], 0)).contains("was not given"));
+        let mixed = "#operand x read f32\n#operand y write u32";
+        assert!(try_it(mixed, bindings(&[0, 0], 1)).contains("share a buffer"));
+        assert!(try_it("#pragma", bindings(&[], 0)).contains("unknown directive"));
+    }
+}

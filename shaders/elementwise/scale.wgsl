@@ -1,0 +1,17 @@
+// x *= alpha.
+// Operands: x [n] in place. Dispatch: as lib/flat.
+#include "lib/wide.wgsl"
+#include "lib/flat.wgsl"
+#operand x write T
+struct Params { x_at: u32, n: u32, alpha: f32 }
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(FLAT_LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    for (var item = 0u; item < FLAT_ITEMS; item++) {
+        let i = flat(group, groups, lane, item);
+        if (i < p.n / WIDTH) {
+            x[p.x_at + i] *= p.alpha;
+        }
+    }
+}

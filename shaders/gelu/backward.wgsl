@@ -1,0 +1,20 @@
+// dx = gelu'(x) dy; dx may be x or dy.
+// Operands: x [n] read · dy [n] read · dx [n] write. Dispatch: as lib/flat.
+#include "lib/wide.wgsl"
+#include "lib/flat.wgsl"
+#include "lib/gelu.wgsl"
+#operand x read T
+#operand dy read T
+#operand dx write T
+struct Params { x_at: u32, dy_at: u32, dx_at: u32, n: u32 }
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(FLAT_LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    for (var item = 0u; item < FLAT_ITEMS; item++) {
+        let i = flat(group, groups, lane, item);
+        if (i < p.n / WIDTH) {
+            dx[p.dx_at + i] = gelu_derivative(x[p.x_at + i]) * dy[p.dy_at + i];
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// Matrix product by blocks in workgroup memory: c = alpha op(a) op(b) + beta c. 256 lanes as 16 x 16, a lane makes TILE x TILE elements 16 apart, a
+// workgroup BLOCK x BLOCK with BLOCK = 16 TILE; DEPTH steps of k are staged at a time. What a GPU wants: each number is fetched once a block, and
+// neighbouring lanes touch neighbouring addresses. Past the edges zeros are staged. Sums run over k in order.
+// TRANS_A: a is [k, m]. TRANS_B: b is [n, k]. BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
+// Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
+// Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up.
+#include "lib/gelu.wgsl"
+#operand a read T
+#operand b read T
+#operand c write T
+#if BIAS
+#operand bias read T
+#endif
+#if GELU
+#operand y write T
+#endif
+struct Params {
+    a_at: u32, b_at: u32, c_at: u32,
+#if BIAS
+    bias_at: u32,
+#endif
+#if GELU
+    y_at: u32,
+#endif
+    m: u32, n: u32, k: u32, alpha: f32, beta: f32,
+}
+@group(1) @binding(0) var<uniform> p: Params;
+
+const TILE_SIZE = TILE;
+const BLOCK = 16u * TILE_SIZE;
+const DEPTH = 64u / TILE_SIZE;
+// One more than a block, so that writes along k fall on different banks.
+const PITCH = BLOCK + 1u;
+
+var<workgroup> staged_a: array<f32, DEPTH * PITCH>;
+var<workgroup> staged_b: array<f32, DEPTH * PITCH>;
+
+#include "matmul/finish.wgsl"
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = group.y * BLOCK;
+    let column = group.x * BLOCK;
+    let a_start = p.a_at + group.z * p.m * p.k;
+    let b_start = p.b_at + group.z * p.k * p.n;
+    let lane_row = lane / 16u;
+    let lane_column = lane % 16u;
+    var acc: array<f32, TILE_SIZE * TILE_SIZE>;
+    for (var first = 0u; first < p.k; first += DEPTH) {
+        for (var i = lane; i < DEPTH * BLOCK; i += 256u) {
+#if TRANS_A
+            let ar = i % BLOCK;
+            let ak = i / BLOCK;
+            let a_at = a_start + (first + ak) * p.m + row + ar;
+#else
+            let ar = i / DEPTH;
+            let ak = i % DEPTH;
+            let a_at = a_start + (row + ar) * p.k + first + ak;
+#endif
+            var a_value = 0.0;
+            if (row + ar < p.m && first + ak < p.k) {
+                a_value = a[a_at];
+            }
+            staged_a[ak * PITCH + ar] = a_value;
+#if TRANS_B
+            let bc = i / DEPTH;
+            let bk = i % DEPTH;
+            let b_at = b_start + (column + bc) * p.k + first + bk;
+#else
+            let bc = i % BLOCK;
+            let bk = i / BLOCK;
+            let b_at = b_start + (first + bk) * p.n + column + bc;
+#endif
+            var b_value = 0.0;
+            if (column + bc < p.n && first + bk < p.k) {
+                b_value = b[b_at];
+            }
+            staged_b[bk * PITCH + bc] = b_value;
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < DEPTH; i++) {
+            var left: array<f32, TILE_SIZE>;
+            var right: array<f32, TILE_SIZE>;
+            for (var j = 0u; j < TILE_SIZE; j++) {
+                left[j] = staged_a[i * PITCH + lane_row + 16u * j];
+                right[j] = staged_b[i * PITCH + lane_column + 16u * j];
+            }
+            for (var r = 0u; r < TILE_SIZE; r++) {
+                for (var j = 0u; j < TILE_SIZE; j++) {
+                    acc[r * TILE_SIZE + j] = fma(left[r], right[j], acc[r * TILE_SIZE + j]);
+                }
+            }
+        }
+        // The next steps are staged once everybody has read these.
+        workgroupBarrier();
+    }
+    for (var r = 0u; r < TILE_SIZE; r++) {
+        for (var j = 0u; j < TILE_SIZE; j++) {
+            let to_row = row + lane_row + 16u * r;
+            let to_column = column + lane_column + 16u * j;
+            if (to_row < p.m && to_column < p.n) {
+                finish((group.z * p.m + to_row) * p.n + to_column, to_column, p.alpha * acc[r * TILE_SIZE + j]);
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// First stage of a sum: partial[g] = sum over x[g span .. (g + 1) span], squared with SQUARES. A lane strides the span, then a tree.
+// Operands: x [n] read · partial [spans] write. Dispatch: as lib/reduce, one workgroup a span.
+#include "lib/reduce.wgsl"
+#operand x read f32
+#operand partial write f32
+struct Params { x_at: u32, partial_at: u32, n: u32, spans: u32, span: u32 }
+@group(1) @binding(0) var<uniform> p: Params;
+
+@compute @workgroup_size(ROW_LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = row_of(group, groups);
+    if (row >= p.spans) {
+        return;
+    }
+    var sum = 0.0;
+    for (var i = row * p.span + lane; i < min((row + 1u) * p.span, p.n); i += ROW_LANES) {
+        let value = x[p.x_at + i];
+#if SQUARES
+        sum += value * value;
+#else
+        sum += value;
+#endif
+    }
+    let all = sum_lanes(sum, lane);
+    if (lane == 0u) {
+        partial[p.partial_at + row] = all;
+    }
+}
