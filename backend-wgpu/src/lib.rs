@@ -31,6 +31,8 @@ mod ops;
 mod preprocess;
 mod queue;
 mod shaders;
+#[cfg(test)]
+mod tests;
 
 pub use crate::backend::WgpuBackend;
 pub use adapter::{AdapterInfo, Choice, adapters};
