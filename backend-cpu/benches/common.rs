@@ -39,5 +39,4 @@ impl Rig {
         self.cpu.write(tensor.view(), bytes).expect("as long");
         tensor
     }
-
 }

@@ -163,6 +163,12 @@ impl<S: Simd> Lanes<S> {
         self.simd.reduce_sum_f32s(self.v)
     }
 
+    /// The largest lane; any of them if one is NaN.
+    #[inline(always)]
+    pub(crate) fn largest_number(self) -> f32 {
+        self.simd.reduce_max_f32s(self.v)
+    }
+
     /// The largest lane, NaN if one of them is NaN.
     #[inline(always)]
     pub(crate) fn largest(self) -> f32 {

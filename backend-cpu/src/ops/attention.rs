@@ -8,6 +8,7 @@ use std::cell::Cell;
 use backend::Result;
 use backend::ops::{Attention, AttentionDims, AttentionDropout};
 use backend::philox::drop_below;
+use pulp::Simd;
 
 use super::dropout::{FACTORS, Mask, factors};
 use crate::CpuBuffer;
@@ -47,8 +48,21 @@ impl Head {
     /// `to[j, i] = from[i, j]`: `[s, d]` in `qkv` to `[d, s_padded]`.
     #[inline(always)]
     pub(crate) fn pack_transposed(&self, from: &[Cell<f32>], to: &[Cell<f32>]) {
+        /// Tokens at a time: few enough that what is read stays in the cache, enough to write half a line.
+        const TOKENS: usize = 8;
+        let whole = self.s / TOKENS * TOKENS;
+        for i in (0..whole).step_by(TOKENS) {
+            let tokens: [&[Cell<f32>]; TOKENS] =
+                std::array::from_fn(|t| &from[(i + t) * self.qkv_stride..][..self.d]);
+            for (j, to) in to.chunks_exact(self.s_padded).enumerate() {
+                let to = &to[i..i + TOKENS];
+                for (to, token) in to.iter().zip(&tokens) {
+                    to.set(token[j].get());
+                }
+            }
+        }
         for (j, to) in to.chunks_exact(self.s_padded).enumerate() {
-            for (i, to) in to.iter().enumerate() {
+            for (i, to) in to.iter().enumerate().skip(whole) {
                 to.set(if i < self.s { from[i * self.qkv_stride + j].get() } else { 0.0 });
             }
         }
@@ -56,13 +70,20 @@ impl Head {
 
     /// `to[i, j] = from[i, j]`: rows of `d`, `stride` apart, to rows of `d_padded`.
     #[inline(always)]
-    pub(crate) fn pack_rows(&self, from: &[Cell<f32>], stride: usize, to: &[Cell<f32>]) {
+    pub(crate) fn pack_rows<S: Simd>(&self, simd: S, from: &[Cell<f32>], stride: usize, to: &[Cell<f32>]) {
         for (i, to) in to.chunks_exact(self.d_padded).enumerate() {
-            let (filled, padding) = to.split_at(self.d);
-            filled.iter().zip(&from[i * stride..]).for_each(|(to, from)| to.set(from.get()));
-            padding.iter().for_each(|to| to.set(0.0));
+            copy_row(simd, &from[i * stride..], to, self.d);
+            to[self.d..].iter().for_each(|to| to.set(0.0));
         }
     }
+}
+
+/// `to[j] = from[j]` for `j < n`.
+#[inline(always)]
+pub(crate) fn copy_row<S: Simd>(simd: S, from: &[Cell<f32>], to: &[Cell<f32>], n: usize) {
+    lanes!(S, n, |j, w| {
+        Lanes::load(simd, from, j, w).store(to, j, w);
+    });
 }
 
 /// A head's dropout.
@@ -124,7 +145,7 @@ kernel! {
         let scores = carve(&mut scratch, TILE * s_padded);
         let kept = carve(&mut scratch, s_padded);
         head.pack_transposed(&qkv[d..], keys);
-        head.pack_rows(&qkv[2 * d..], qkv_stride, values);
+        head.pack_rows(simd, &qkv[2 * d..], qkv_stride, values);
         let scale_lanes = Lanes::splat(simd, scale);
         for first in (0..s).step_by(TILE) {
             let rows = TILE.min(s - first);
@@ -140,7 +161,7 @@ kernel! {
                 lanes!(S, row.len(), |j, w| {
                     max = max.max(Lanes::load(simd, row, j, w) * scale_lanes + max.like(0.0));
                 });
-                let max = max.largest();
+                let max = max.largest_number();
                 let minus_max = Lanes::splat(simd, -max);
                 let mut sum = Lanes::splat(simd, 0.0);
                 lanes!(S, row.len(), |j, w| {

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use backend::Result;
 use backend::ops::{AttentionBackward, AttentionDims};
 
-use super::attention::{Head, HeadDropout, carve};
+use super::attention::{Head, HeadDropout, carve, copy_row};
 use crate::CpuBuffer;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::micro::{Matrix, TILE, product, product_causal};
@@ -57,13 +57,13 @@ kernel! {
         let kept = carve(&mut scratch, s_padded);
         head.pack_transposed(&qkv[d..], keys_transposed);
         head.pack_transposed(&qkv[2 * d..], values_transposed);
-        head.pack_rows(&qkv[d..], qkv_stride, keys);
+        head.pack_rows(simd, &qkv[d..], qkv_stride, keys);
         dkeys.iter().chain(dvalues).for_each(|x| x.set(0.0));
         let scale_lanes = Lanes::splat(simd, scale);
         for block in (0..s).step_by(BLOCK) {
             let in_block = BLOCK.min(s - block);
-            head.pack_rows(&qkv[block * qkv_stride..], qkv_stride, &queries[..in_block * d_padded]);
-            head.pack_rows(&dout[block * out_stride..], out_stride, &douts[..in_block * d_padded]);
+            head.pack_rows(simd, &qkv[block * qkv_stride..], qkv_stride, &queries[..in_block * d_padded]);
+            head.pack_rows(simd, &dout[block * out_stride..], out_stride, &douts[..in_block * d_padded]);
             for tile in (0..in_block).step_by(TILE) {
                 let rows = TILE.min(in_block - tile);
                 let seen = block + tile + rows;
@@ -107,8 +107,8 @@ kernel! {
                 let to = Matrix::rows(dqueries, d_padded);
                 product_causal(simd, [rows, d, block + tile], ds_tile, keys, to);
                 for i in 0..rows {
-                    let to = &dqkv[(block + tile + i) * qkv_stride..][..d];
-                    to.iter().zip(&dqueries[i * d_padded..]).for_each(|(to, from)| to.set(from.get()));
+                    let to = &dqkv[(block + tile + i) * qkv_stride..];
+ copy_row(simd, &dqueries[i * d_padded..], to, d);
                 }
             }
             for (of_scores, of_outputs, gradient) in
@@ -133,8 +133,7 @@ kernel! {
         }
         for (i, gradient) in [dkeys, dvalues].into_iter().enumerate() {
             for (t, from) in gradient.chunks_exact(d_padded).enumerate() {
-                let to = &dqkv[t * qkv_stride + (i + 1) * d..][..d];
-                to.iter().zip(from).for_each(|(to, from)| to.set(from.get()));
+                copy_row(simd, from, &dqkv[t * qkv_stride + (i + 1) * d..], d);
             }
         }
     }

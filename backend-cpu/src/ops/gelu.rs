@@ -15,7 +15,7 @@ use crate::operand::Floats;
 use crate::threads::Threads;
 
 /// `-2 sqrt(2/pi)`.
-const C1: f32 = -1.595_769_1;
+const C1: f32 = -1.595_769_2;
 /// `-2 sqrt(2/pi) 0.044715`.
 const C3: f32 = -0.071_354_814;
 
