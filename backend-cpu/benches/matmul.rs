@@ -3,7 +3,6 @@
 //!
 //! `cargo bench -p backend-cpu --bench matmul`
 
-#[path = "common.rs"]
 mod common;
 
 use std::hint::black_box;

@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p backend-cpu --bench ops -- [filter]`
 
-#[path = "common.rs"]
 mod common;
 
 use std::time::Duration;

@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p backend-cpu --bench step_ops -- [threads] [steps]`
 
-#[path = "common.rs"]
 mod common;
 
 use std::collections::BTreeMap;

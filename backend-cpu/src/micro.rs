@@ -51,6 +51,18 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Which steps of the inner dimension reach all rows of `c`. With the other two a product has at most [`TILE`] rows, and what is left out is not
+/// multiplied by 0 but left out: not even a NaN there matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// All of them.
+    Straight,
+    /// All but the last `m - 1`: of those, each begins a row later. Queries by the keys that they see.
+    Last,
+    /// All but the first `m - 1`: of those, each reaches a row more. Keys by the queries that see them.
+    First,
+}
+
 /// `c[0..m, 0..n] = a[0..m, 0..k] b[0..k, 0..n]`, added to `c` where `accumulate`. `b` and `c` have columns one element apart; `n`, rounded up to whole
 /// tiles, is the number of columns that are read and written.
 #[inline(always)]
@@ -61,9 +73,10 @@ pub(crate) fn product<S: Simd>(
     b: Matrix<'_>,
     c: Matrix<'_>,
     accumulate: bool,
+    edge: Edge,
 ) {
     // A function of its own, not inlined into every caller, yet compiled with their instruction set.
-    simd.vectorize(Product { extents, a, b, c, accumulate });
+    simd.vectorize(Product { extents, a, b, c, accumulate, edge });
 }
 
 struct Product<'a> {
@@ -72,6 +85,7 @@ struct Product<'a> {
     b: Matrix<'a>,
     c: Matrix<'a>,
     accumulate: bool,
+    edge: Edge,
 }
 
 impl WithSimd for Product<'_> {
@@ -79,29 +93,35 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { extents: [m, n, k], a, b, c, accumulate } = self;
+        let Self { extents: [m, n, k], a, b, c, accumulate, edge } = self;
         if m == 0 || n == 0 || k == 0 {
             assert!(m == 0 || n == 0 || accumulate, "an empty sum that overwrites is not needed");
             return;
         }
+        assert!(edge == Edge::Straight || (m <= TILE && m <= k), "an edge goes through one tile");
         let width = 2 * S::F32_LANES;
         let n = n.next_multiple_of(width);
         assert!(b.columns == 1 && c.columns == 1 && width <= COLUMNS);
         let (a_start, b_start, c_start) = (a.start(m, k), b.start(k, n), c.start(m, n));
         for i in (0..m).step_by(TILE) {
+            let rows = TILE.min(m - i);
             for j in (0..n).step_by(width) {
                 // SAFETY: `start` has checked the corners of what the tiles touch; cells are this thread's.
                 unsafe {
-                    let a_tile = (a_start.add(i * a.rows).cast_const(), a.rows, a.columns);
-                    let b_tile = (b_start.add(j).cast_const(), b.rows);
-                    let c_tile = (c_start.add(i * c.rows + j), c.rows);
-                    match m - i {
-                        1 => tile::<S, 1>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                        2 => tile::<S, 2>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                        3 => tile::<S, 3>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                        4 => tile::<S, 4>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                        5 => tile::<S, 5>(simd, k, a_tile, b_tile, c_tile, accumulate),
-                        _ => tile::<S, TILE>(simd, k, a_tile, b_tile, c_tile, accumulate),
+                    let tile = Tile {
+                        k,
+                        a: a_start.add(i * a.rows),
+                        a_strides: [a.rows, a.columns],
+                        b: b_start.add(j),
+                        b_stride: b.rows,
+                        c: c_start.add(i * c.rows + j),
+                        c_stride: c.rows,
+                        accumulate,
+                    };
+                    match edge {
+                        Edge::Straight => tile.with_rows::<S, STRAIGHT>(simd, rows),
+                        Edge::Last => tile.with_rows::<S, LAST>(simd, rows),
+                        Edge::First => tile.with_rows::<S, FIRST>(simd, rows),
                     }
                 }
             }
@@ -109,53 +129,82 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// `c[i, 0..n] = a[i, 0..=first + i] b[0..=first + i, 0..n]` for each `i < m`, which is at most [`TILE`]: a product that does not look ahead, so that not
-/// even a NaN there matters.
-#[inline(always)]
-pub(crate) fn product_causal<S: Simd>(
-    simd: S,
-    [m, n, first]: [usize; 3],
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    c: Matrix<'_>,
-) {
-    product(simd, [m, n, first + 1], a, b, c, false);
-    for i in 1..m {
-        product(simd, [m - i, n, 1], a.from(i, first + i), b.from(first + i, 0), c.from(i, 0), true);
-    }
+const STRAIGHT: u8 = Edge::Straight as u8;
+const LAST: u8 = Edge::Last as u8;
+const FIRST: u8 = Edge::First as u8;
+
+/// A tile of two vectors of columns, and what is multiplied for it.
+struct Tile {
+    k: usize,
+    a: *const f32,
+    a_strides: [usize; 2],
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
 }
 
-/// A tile of `M` rows and two vectors.
-///
-/// # Safety
-/// The tiles that the pointers and strides describe are in bounds, and no other thread writes them.
-#[inline(always)]
-unsafe fn tile<S: Simd, const M: usize>(
-    simd: S,
-    k: usize,
-    (a, a_row, a_column): (*const f32, usize, usize),
-    (b, b_row): (*const f32, usize),
-    (c, c_row): (*mut f32, usize),
-    accumulate: bool,
-) {
-    // SAFETY: in bounds, says the caller; vectors are plain data, read and written unaligned.
-    unsafe {
-        let load = |p: *const f32| p.cast::<S::f32s>().read_unaligned();
-        let mut sums = [[simd.splat_f32s(0.0); 2]; M];
-        for step in 0..k {
-            let (a, b) = (a.add(step * a_column), b.add(step * b_row));
-            let b = [load(b), load(b.add(S::F32_LANES))];
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let a = simd.splat_f32s(*a.add(i * a_row));
-                sums[0] = simd.mul_add_e_f32s(a, b[0], sums[0]);
-                sums[1] = simd.mul_add_e_f32s(a, b[1], sums[1]);
+impl Tile {
+    /// # Safety
+    /// What the pointers and strides describe is in bounds, and no other thread writes it.
+    #[inline(always)]
+    unsafe fn with_rows<S: Simd, const EDGE: u8>(&self, simd: S, rows: usize) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match rows {
+                1 => self.compute::<S, EDGE, 1>(simd),
+                2 => self.compute::<S, EDGE, 2>(simd),
+                3 => self.compute::<S, EDGE, 3>(simd),
+                4 => self.compute::<S, EDGE, 4>(simd),
+                5 => self.compute::<S, EDGE, 5>(simd),
+                _ => self.compute::<S, EDGE, TILE>(simd),
             }
         }
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (half, sum) in sums.into_iter().enumerate() {
-                let c = c.add(i * c_row + half * S::F32_LANES);
-                let sum = if accumulate { simd.add_f32s(load(c), sum) } else { sum };
-                c.cast::<S::f32s>().write_unaligned(sum);
+    }
+
+    /// # Safety
+    /// As [`with_rows`](Self::with_rows).
+    #[inline(always)]
+    unsafe fn compute<S: Simd, const EDGE: u8, const M: usize>(&self, simd: S) {
+        let mut sums = [[simd.splat_f32s(0.0); 2]; M];
+        let (before, after) = match EDGE {
+            FIRST => (M - 1, 0),
+            LAST => (0, M - 1),
+            _ => (0, 0),
+        };
+        // SAFETY: in bounds, says the caller; vectors are plain data, read and written unaligned.
+        unsafe {
+            let load = |p: *const f32| p.cast::<S::f32s>().read_unaligned();
+            // A step of the inner dimension, for rows `low .. high`.
+            macro_rules! step {
+                ($step:expr, $low:expr, $high:expr) => {
+                    let (a, b) = (self.a.add($step * self.a_strides[1]), self.b.add($step * self.b_stride));
+                    let b = [load(b), load(b.add(S::F32_LANES))];
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        if ($low..$high).contains(&i) {
+                            let a = simd.splat_f32s(*a.add(i * self.a_strides[0]));
+                            sums[0] = simd.mul_add_e_f32s(a, b[0], sums[0]);
+                            sums[1] = simd.mul_add_e_f32s(a, b[1], sums[1]);
+                        }
+                    }
+                };
+            }
+            for t in 0..before {
+                step!(t, 0, t + 1);
+            }
+            for t in before..self.k - after {
+                step!(t, 0, M);
+            }
+            for t in 0..after {
+                step!(self.k - after + t, t + 1, M);
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                for (half, sum) in sums.into_iter().enumerate() {
+                    let c = self.c.add(i * self.c_stride + half * S::F32_LANES);
+                    let sum = if self.accumulate { simd.add_f32s(load(c), sum) } else { sum };
+                    c.cast::<S::f32s>().write_unaligned(sum);
+                }
             }
         }
     }

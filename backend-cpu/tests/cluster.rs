@@ -1,5 +1,7 @@
 //! Ranks as threads: every collective on real buffers.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
+
 mod common;
 
 use std::time::Duration;

@@ -13,14 +13,14 @@ use pulp::Simd;
 use super::dropout::{FACTORS, Mask, factors};
 use crate::CpuBuffer;
 use crate::lanes::{Lanes, kernel, lanes};
-use crate::micro::{COLUMNS, Matrix, TILE, product, product_causal};
+use crate::micro::{COLUMNS, Edge, Matrix, TILE, product};
 use crate::operand::Floats;
 use crate::threads::Threads;
 
 /// Extents of a head, with those that are padded in scratch memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
-    /// Tokens, and their padding to whole tiles.
+    /// Tokens, and the length of a row with an element for each, at least whole tiles.
     pub(crate) s: usize,
     pub(crate) s_padded: usize,
     /// Head size, and its padding to whole tiles.
@@ -36,7 +36,8 @@ impl Head {
     pub(crate) fn new(AttentionDims { b: _, s, a, d }: AttentionDims, scale: f32) -> Self {
         Self {
             s,
-            s_padded: s.next_multiple_of(COLUMNS),
+            // Not a power of two: rows that far apart would share a few lines of the cache.
+            s_padded: s.next_multiple_of(COLUMNS) + COLUMNS / 2,
             d,
             d_padded: d.next_multiple_of(COLUMNS),
             qkv_stride: 3 * a * d,
@@ -152,7 +153,8 @@ kernel! {
             let seen = first + rows;
             let queries = Matrix::rows(&qkv[first * qkv_stride..], qkv_stride);
             let keys = Matrix::rows(keys, s_padded);
-            product(simd, [rows, seen, d], queries, keys, Matrix::rows(scores, s_padded), false);
+            let to = Matrix::rows(scores, s_padded);
+product(simd, [rows, seen, d], queries, keys, to, false, Edge::Straight);
             let mut inverse = [0.0; TILE];
             for (i, inverse) in inverse[..rows].iter_mut().enumerate() {
                 let q = first + i;
@@ -181,7 +183,8 @@ kernel! {
             }
             let probabilities = Matrix::rows(scores, s_padded);
             let values = Matrix::rows(values, d_padded);
-            product_causal(simd, [rows, d, first], probabilities, values, Matrix::rows(outputs, d_padded));
+            let to = Matrix::rows(outputs, d_padded);
+product(simd, [rows, d, seen], probabilities, values, to, false, Edge::Last);
             for (i, inverse) in inverse[..rows].iter().enumerate() {
                 let inverse = Lanes::splat(simd, *inverse);
                 let (from, to) = (&outputs[i * d_padded..], &out[(first + i) * out_stride..]);

@@ -11,7 +11,7 @@ use backend::ops::{AttentionBackward, AttentionDims};
 use super::attention::{Head, HeadDropout, carve, copy_row};
 use crate::CpuBuffer;
 use crate::lanes::{Lanes, kernel, lanes};
-use crate::micro::{Matrix, TILE, product, product_causal};
+use crate::micro::{Edge, Matrix, TILE, product};
 use crate::operand::Floats;
 use crate::threads::Threads;
 
@@ -64,6 +64,17 @@ kernel! {
             let in_block = BLOCK.min(s - block);
             head.pack_rows(simd, &qkv[block * qkv_stride..], qkv_stride, &queries[..in_block * d_padded]);
             head.pack_rows(simd, &dout[block * out_stride..], out_stride, &douts[..in_block * d_padded]);
+            // Here and not in the loop below, so that the rows' way from memory overlaps.
+            let mut dots = [0.0; BLOCK];
+            for (i, dot) in dots[..in_block].iter_mut().enumerate() {
+                let out = &out[(block + i) * out_stride..];
+                let mut sum = Lanes::splat(simd, 0.0);
+                lanes!(S, d, |j, w| {
+                    sum = Lanes::load(simd, out, j, w)
+                        .mul_add(Lanes::load(simd, douts, i * d_padded + j, w), sum);
+                });
+                *dot = sum.sum();
+            }
             for tile in (0..in_block).step_by(TILE) {
                 let rows = TILE.min(in_block - tile);
                 let seen = block + tile + rows;
@@ -71,18 +82,13 @@ kernel! {
                 let (p_tile, ds_tile) = (at(probabilities, s_padded), at(dscores, s_padded));
                 let keys_t = Matrix::rows(keys_transposed, s_padded);
                 let values_t = Matrix::rows(values_transposed, s_padded);
-                product(simd, [rows, seen, d], at(queries, d_padded), keys_t, p_tile, false);
-                product(simd, [rows, seen, d], at(douts, d_padded), values_t, ds_tile, false);
+                product(simd, [rows, seen, d], at(queries, d_padded), keys_t, p_tile, false, Edge::Straight);
+                product(simd, [rows, seen, d], at(douts, d_padded), values_t, ds_tile, false, Edge::Straight);
                 for i in 0..rows {
                     let q = block + tile + i;
                     let p_row = &p_tile.cells[i * s_padded..][..q + 1];
                     let ds_row = &ds_tile.cells[i * s_padded..][..q + 1];
-                    let mut dot = Lanes::splat(simd, 0.0);
-                    lanes!(S, d, |j, w| {
-                        let out = Lanes::load(simd, out, q * out_stride + j, w);
-                        dot = out.mul_add(Lanes::load(simd, dout, q * out_stride + j, w), dot);
-                    });
-                    let dot = Lanes::splat(simd, dot.sum());
+                    let dot = Lanes::splat(simd, dots[tile + i]);
                     let minus_lse = Lanes::splat(simd, -lse[q].get());
                     match &dropout {
                         None => lanes!(S, q + 1, |j, w| {
@@ -105,7 +111,7 @@ kernel! {
                 }
                 let keys = Matrix::rows(keys, d_padded);
                 let to = Matrix::rows(dqueries, d_padded);
-                product_causal(simd, [rows, d, block + tile], ds_tile, keys, to);
+                product(simd, [rows, d, seen], ds_tile, keys, to, false, Edge::Last);
                 for i in 0..rows {
                     let to = &dqkv[(block + tile + i) * qkv_stride..];
  copy_row(simd, &dqueries[i * d_padded..], to, d);
@@ -114,20 +120,16 @@ kernel! {
             for (of_scores, of_outputs, gradient) in
                 [(probabilities, douts, dvalues), (dscores, queries, dkeys)]
             {
-                let add = |key: usize, keys: usize, queries: std::ops::Range<usize>| {
-                    let weights = Matrix::rows(of_scores, s_padded).from(queries.start, key).transposed();
-                    let vectors = Matrix::rows(of_outputs, d_padded).from(queries.start, 0);
+                let add = |key: usize, keys: usize, from: usize, edge: Edge| {
+                    let weights = Matrix::rows(of_scores, s_padded).from(from, key).transposed();
+                    let vectors = Matrix::rows(of_outputs, d_padded).from(from, 0);
                     let to = Matrix::rows(gradient, d_padded).from(key, 0);
-                    product(simd, [keys, d, queries.len()], weights, vectors, to, true);
+                    product(simd, [keys, d, in_block - from], weights, vectors, to, true, edge);
                 };
-                // Keys before the block are seen by all of it; those of a tile inside by its last query and those after it, and some by the others.
-                add(0, block, 0..in_block);
+                // Keys before the block are seen by all of it, those inside by the queries from their own on.
+                add(0, block, 0, Edge::Straight);
                 for tile in (0..in_block).step_by(TILE) {
-                    let last = TILE.min(in_block - tile) - 1;
-                    add(block + tile, last + 1, tile + last..in_block);
-                    for i in 0..last {
-                        add(block + tile, i + 1, tile + i..tile + i + 1);
-                    }
+                    add(block + tile, TILE.min(in_block - tile), tile, Edge::First);
                 }
             }
         }

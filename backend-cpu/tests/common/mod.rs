@@ -1,5 +1,10 @@
 //! A bench for one operation: inputs of known numbers, outputs full of NaN, one and several threads, an f64 reference.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part; a failure here is the test's"
+)]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! What the benches share: tensors of known numbers, and the shapes of preset `laptop` at batch 8.
+#![allow(dead_code, missing_docs, reason = "each bench uses its part")]
 
 use std::sync::Arc;
 
