@@ -1,7 +1,7 @@
 //! The CPU backend: the reference, and the default where there is no GPU.
 //!
-//! f32 throughout. Matrix products go through the `gemm` crate; everything else is written on [`pulp`]'s vectors, so that one build uses AVX-512, AVX2
-//! or NEON as the processor has them. A rank is a [`CpuBackend`]; ranks of one process are a [`cluster`].
+//! f32 throughout. Matrix products go through the `gemm` crate; everything else is written on [`pulp`]'s vectors, so that one build uses AVX2 and
+//! FMA, or NEON, as the processor has them. A rank is a [`CpuBackend`]; ranks of one process are a [`cluster`].
 //!
 //! ```
 //! use backend::{Backend, Class, DType, ops::Add};

@@ -32,6 +32,7 @@ fn every_transpose_and_batch() {
         [640, 33, 65],
         [17, 700, 70],
         [16, 16, 2000],
+        [1024, 9, 600],
     ];
     for [m, n, k] in shapes {
         for batch in [None, Some(1), Some(3)] {
