@@ -39,3 +39,15 @@ fn unreadable(index: u64, cause: String) -> Error {
         range: "a sample that the data set can give",
     }
 }
+
+impl From<Error> for crate::Error {
+    /// What another device, a smaller model or another layout would mend is the user's; the rest is not.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::OutOfMemory { .. } | Error::Limit { .. } | Error::NoDevice { .. } | Error::Unsupported { .. } => {
+                Self::user(error.to_string())
+            }
+            _ => Self::other(error.to_string()),
+        }
+    }
+}

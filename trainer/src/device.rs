@@ -1,0 +1,82 @@
+//! Which backend a run uses, and why: one line for the user.
+
+use backend_wgpu::{AdapterInfo, Choice, adapters};
+
+use crate::config::BackendChoice;
+use crate::{Error, Result};
+
+/// The backend of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU backend.
+    Cpu,
+    /// The wgpu backend, on an adapter that this accepts.
+    Wgpu(Choice),
+}
+
+/// Chooses the backend; returns it with one line that says which and why.
+///
+/// `auto` takes a hardware GPU where there is one. A software adapter only slows things down: it is used when asked for.
+///
+/// # Errors
+/// `wgpu` where there is no adapter at all.
+pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
+    match choice {
+        BackendChoice::Cpu => Ok((Device::Cpu, format!("cpu, {} (asked for)", threads()))),
+        BackendChoice::Wgpu => match adapters().first() {
+            Some(adapter) => {
+                Ok((Device::Wgpu(Choice::Any { name: None }), format!("wgpu on {adapter} (asked for)")))
+            }
+            None => Err(Error::user("--backend wgpu: this machine has no Vulkan, Metal or DX12 adapter").remedy(
+                "install the GPU's driver (or, on Debian, the software adapter: mesa-vulkan-drivers libvulkan1), or use --backend cpu",
+            )),
+        },
+        BackendChoice::Auto => Ok(automatic(&adapters())),
+    }
+}
+
+fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {
+    match adapters.iter().find(|adapter| !adapter.software) {
+        Some(adapter) => (Device::Wgpu(Choice::Hardware), format!("wgpu on {adapter} (the GPU found)")),
+        None if adapters.is_empty() => (Device::Cpu, format!("cpu, {} (no GPU found)", threads())),
+        None => {
+            let software = &adapters[0].name;
+            let line = format!("cpu, {} (no GPU found; {software} is software, --backend wgpu would use it)", threads());
+            (Device::Cpu, line)
+        }
+    }
+}
+
+fn threads() -> String {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        1 => "1 core".to_owned(),
+        cores => format!("{cores} cores"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(name: &str, software: bool) -> AdapterInfo {
+        AdapterInfo {
+            name: name.to_owned(),
+            api: "vulkan",
+            software,
+            driver: "driver 1".to_owned(),
+            max_buffer: 1 << 28,
+            max_binding: 1 << 27,
+        }
+    }
+
+    #[test]
+    fn auto_prefers_hardware_and_never_takes_software() {
+        let (device, why) = automatic(&[adapter("Radeon", false), adapter("llvmpipe", true)]);
+        assert_eq!(device, Device::Wgpu(Choice::Hardware));
+        assert!(why.contains("Radeon"), "{why}");
+        let (device, why) = automatic(&[adapter("llvmpipe", true)]);
+        assert_eq!(device, Device::Cpu);
+        assert!(why.contains("llvmpipe is software"), "{why}");
+        assert_eq!(automatic(&[]).0, Device::Cpu);
+    }
+}
