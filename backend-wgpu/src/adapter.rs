@@ -14,6 +14,8 @@ pub struct AdapterInfo {
     pub software: bool,
     /// Driver and version.
     pub driver: String,
+    /// Whether kernels may count on subgroups of exactly eight lanes.
+    pub subgroups_of_eight: bool,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
     /// The largest window on a buffer that a kernel sees, in bytes.
@@ -44,7 +46,9 @@ impl Choice {
         match self {
             Choice::Hardware => !info.software,
             Choice::Any { name: None } => true,
-            Choice::Any { name: Some(part) } => info.to_string().to_lowercase().contains(&part.to_lowercase()),
+            Choice::Any { name: Some(part) } => {
+                info.to_string().to_lowercase().contains(&part.to_lowercase())
+            }
         }
     }
 }
@@ -102,6 +106,8 @@ fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
 fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     AdapterInfo {
+        subgroups_of_eight: adapter.features().contains(wgpu::Features::SUBGROUP)
+            && (info.subgroup_min_size, info.subgroup_max_size) == (8, 8),
         software: info.device_type == DeviceType::Cpu,
         api: info.backend.to_str(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),

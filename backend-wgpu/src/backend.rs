@@ -20,6 +20,8 @@ use crate::queue::Command;
 pub(crate) enum MatmulKernel {
     /// `matmul/registers.wgsl`.
     Registers,
+    /// `matmul/subgroup.wgsl`.
+    Subgroup,
     /// `matmul/tiled.wgsl`.
     Tiled,
 }
@@ -44,11 +46,7 @@ impl WgpuBackend {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn cluster(
-        ranks: usize,
-        timeout: Duration,
-        choice: &Choice,
-    ) -> Result<Vec<LocalCommunicator<Self>>> {
+    pub fn cluster(ranks: usize, timeout: Duration, choice: &Choice) -> Result<Vec<LocalCommunicator<Self>>> {
         let device = Device::open(choice, timeout)?;
         let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&device)))).collect();
         Ok(connect(&backends, timeout))
@@ -56,8 +54,11 @@ impl WgpuBackend {
 
     fn rank(device: Arc<Device>) -> Self {
         // On a processor there is no fast memory to stage blocks in; see the kernels' headers.
-        let software = device.info.software;
-        let matmul_kernel = if software { MatmulKernel::Registers } else { MatmulKernel::Tiled };
+        let matmul_kernel = match (device.info.software, device.info.subgroups_of_eight) {
+            (true, true) => MatmulKernel::Subgroup,
+            (true, false) => MatmulKernel::Registers,
+            (false, _) => MatmulKernel::Tiled,
+        };
         Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel }
     }
 
@@ -82,7 +83,11 @@ impl WgpuBackend {
     }
 
     /// `first, count` of the pieces of `rows` rows, the widest operand having `width` elements a row.
-    pub(crate) fn row_pieces(&self, rows: usize, width: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(crate) fn row_pieces(
+        &self,
+        rows: usize,
+        width: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let most = (self.window() / width.max(1)).max(1);
         (0..rows).step_by(most).map(move |first| (first, most.min(rows - first)))
     }
@@ -97,9 +102,7 @@ pub(crate) fn flat(view: View<'_, WgpuBuffer>) -> Result<View<'_, WgpuBuffer>> {
 pub(crate) fn only_f32(op: &'static str, view: View<'_, WgpuBuffer>) -> Result<()> {
     match view.dtype() {
         DType::F32 => Ok(()),
-        other => {
-            Err(Error::Unsupported { op, what: format!("{other}; the wgpu backend computes in f32") })
-        }
+        other => Err(Error::Unsupported { op, what: format!("{other}; the wgpu backend computes in f32") }),
     }
 }
 

@@ -85,6 +85,7 @@ impl Device {
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mtnlg"),
+            required_features: adapter.features() & wgpu::Features::SUBGROUP,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..wgpu::DeviceDescriptor::default()
@@ -123,10 +124,11 @@ impl Device {
         });
         let (sender, receiver) = mpsc::sync_channel(CHANNEL);
         let owner = Owner::new(raw.clone(), queue, &uniform_layout, Arc::clone(&failure), timeout);
-        let owner = std::thread::Builder::new()
-            .name("wgpu".to_owned())
-            .spawn(move || owner.run(&receiver))
-            .map_err(|error| Error::NoDevice { what: format!("no thread for the device: {error}") })?;
+        let owner =
+            std::thread::Builder::new()
+                .name("wgpu".to_owned())
+                .spawn(move || owner.run(&receiver))
+                .map_err(|error| Error::NoDevice { what: format!("no thread for the device: {error}") })?;
         Ok(Arc::new(Self {
             max_buffer: adapter::max_buffer(&limits),
             max_binding: adapter::max_binding(&limits),
@@ -210,8 +212,7 @@ impl Device {
     }
 
     fn compile(&self, kernel: &Kernel, variant: &Variant) -> std::result::Result<Pipeline, String> {
-        let source =
-            preprocess::expand(shaders::FILES, kernel.path, &variant.defines, &variant.bindings)?;
+        let source = preprocess::expand(shaders::FILES, kernel.path, &variant.defines, &variant.bindings)?;
         let layout = self.layout(variant.bindings.count(), variant.bindings.written);
         let pipeline = self.scoped(|device| {
             let descriptor = wgpu::ShaderModuleDescriptor {

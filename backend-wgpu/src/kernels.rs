@@ -95,6 +95,9 @@ kernels! {
     MatmulRegisters "matmul/registers.wgsl" ["WIDE" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
         m: u32, n: u32, k: u32, alpha: f32, beta: f32,
     }
+    MatmulSubgroup "matmul/subgroup.wgsl" ["K4" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
+        m: u32, n: u32, k: u32, alpha: f32, beta: f32,
+    }
     MatmulTiled "matmul/tiled.wgsl" ["TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] ["TILE" = &[4, 8]] {
         m: u32, n: u32, k: u32, alpha: f32, beta: f32,
     }

@@ -132,13 +132,14 @@ impl<'a, P: Params> Call<'a, P> {
                 what: "token indices and numbers share a buffer that is written; keep token indices in a buffer of their own".to_owned(),
             });
         }
-        let aligned = |o: &Operand| !o.vector || o.start % 16 == 0;
+        let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(16);
         let wide = self.wide && !merged.mixed_widths && self.operands.iter().all(aligned);
         let width = if wide { 4 } else { 1 };
         let mut params = [0; MAX_PARAMS];
         for (i, operand) in self.operands.iter().enumerate() {
             let words = (operand.start - windows[usize::from(bindings.of[i])].offset) / 4;
-            let at = if operand.vector { words / width } else { words } as u32;
+            let at =
+                if operand.vector && !P::KERNEL.flags.contains(&"K4") { words / width } else { words } as u32;
             params[i * 4..i * 4 + 4].copy_from_slice(&at.to_ne_bytes());
         }
         let own = bytemuck::bytes_of(&self.params);
@@ -163,8 +164,10 @@ impl<'a, P: Params> Call<'a, P> {
             return Ok(());
         }
         let mut defines = self.defines;
-        if P::KERNEL.flags.contains(&"WIDE") {
-            defines.push(("WIDE", wide.into()));
+        for name in ["WIDE", "K4"] {
+            if P::KERNEL.flags.contains(&name) {
+                defines.push((name, wide.into()));
+            }
         }
         let variant = Variant { path: P::KERNEL.path, defines, bindings };
         // A kernel that does not compile has failed the device, which the next read says.

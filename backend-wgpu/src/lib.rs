@@ -32,6 +32,7 @@ mod preprocess;
 mod queue;
 mod shaders;
 #[cfg(test)]
+#[allow(clippy::needless_range_loop, reason = "indices are the maths' own")]
 mod tests;
 
 pub use crate::backend::WgpuBackend;

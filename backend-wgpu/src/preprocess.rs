@@ -5,6 +5,7 @@
 //! | `#include "lib/x.wgsl"` | that file, once |
 //! | `#define NAME words` | from here on the identifier `NAME` stands for the words, which may hold other names |
 //! | `#if NAME`, `#if !NAME`, `#else`, `#endif` | kept if `NAME` is defined as something else than 0 (or is not); may be nested |
+//! | `#for NAME COUNT`, `#end` | the lines between, COUNT times, with `{NAME}` counting from 0; may be nested |
 //! | `#operand NAME read TYPE`, `#operand NAME write TYPE` | the next storage buffer, an `array<TYPE>` |
 //!
 //! An operand that shares a buffer with another one (one of them written) must share its binding too: WebGPU forbids two bindings of a buffer in one
@@ -81,11 +82,23 @@ impl Expansion<'_> {
             return Ok(());
         }
         self.included.push(path.to_owned());
-        let source =
-            self.files.iter().find(|(name, _)| *name == path).ok_or_else(|| format!("no shader file {path}"))?.1;
+        let source = self
+            .files
+            .iter()
+            .find(|(name, _)| *name == path)
+            .ok_or_else(|| format!("no shader file {path}"))?
+            .1;
+        let lines: Vec<_> = source.lines().map(str::to_owned).enumerate().collect();
+        self.block(path, &lines)
+    }
+
+    /// Expands numbered lines of a file, each `#if` and `#for` closed among them.
+    fn block(&mut self, path: &str, lines: &[(usize, String)]) -> Result<(), String> {
         // One entry an open #if: whether its present branch is kept.
         let mut kept = Vec::new();
-        for (number, line) in source.lines().enumerate() {
+        let mut rest = lines;
+        while let Some(((number, line), after)) = rest.split_first() {
+            rest = after;
             let fail = |what: &str| format!("{path}:{}: {what}", number + 1);
             let line = line.split("//").next().unwrap_or_default().trim_end();
             let Some(directive) = line.trim_start().strip_prefix('#') else {
@@ -96,22 +109,30 @@ impl Expansion<'_> {
                 }
                 continue;
             };
-            let (word, rest) = directive.split_once(char::is_whitespace).unwrap_or((directive, ""));
-            let rest = rest.trim();
+            let (word, words) = directive.split_once(char::is_whitespace).unwrap_or((directive, ""));
+            let words = words.trim();
             match word {
-                "if" => kept.push(self.holds(rest)),
+                "if" => kept.push(self.holds(words)),
                 "else" => {
                     let branch = kept.last_mut().ok_or_else(|| fail("#else without #if"))?;
                     *branch = !*branch;
                 }
                 "endif" => drop(kept.pop().ok_or_else(|| fail("#endif without #if"))?),
+                "for" => {
+                    let end = end_of(rest).ok_or_else(|| fail("#for without #end"))?;
+                    let (body, after) = (&rest[..end], &rest[end + 1..]);
+                    rest = after;
+                    if kept.iter().all(|&kept| kept) {
+                        self.repeat(path, words, body).map_err(|what| fail(&what))?;
+                    }
+                }
                 _ if !kept.iter().all(|&kept| kept) => {}
-                "include" => self.file(rest.trim_matches('"')).map_err(|what| fail(&what))?,
+                "include" => self.file(words.trim_matches('"')).map_err(|what| fail(&what))?,
                 "define" => {
-                    let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, "1"));
+                    let (name, value) = words.split_once(char::is_whitespace).unwrap_or((words, "1"));
                     self.names.insert(name.to_owned(), value.trim().to_owned());
                 }
-                "operand" => self.operand(rest).map_err(|what| fail(&what))?,
+                "operand" => self.operand(words).map_err(|what| fail(&what))?,
                 _ => return Err(fail(&format!("unknown directive #{word}"))),
             }
         }
@@ -119,6 +140,19 @@ impl Expansion<'_> {
             true => Ok(()),
             false => Err(format!("{path}: #if without #endif")),
         }
+    }
+
+    fn repeat(&mut self, path: &str, words: &str, body: &[(usize, String)]) -> Result<(), String> {
+        let (name, count) = words.split_once(char::is_whitespace).ok_or("expected #for NAME COUNT")?;
+        let count: usize =
+            self.substitute(count).trim().parse().map_err(|_| format!("{count} is not a number"))?;
+        let placeholder = format!("{{{name}}}");
+        for i in 0..count {
+            let one =
+                |(number, line): &(usize, String)| (*number, line.replace(&placeholder, &i.to_string()));
+            self.block(path, &body.iter().map(one).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     fn holds(&self, condition: &str) -> bool {
@@ -182,6 +216,19 @@ impl Expansion<'_> {
     }
 }
 
+/// Where the `#end` of a `#for` is, given what follows the `#for`.
+fn end_of(lines: &[(usize, String)]) -> Option<usize> {
+    let mut open = 1;
+    lines.iter().position(|(_, line)| {
+        match line.split_whitespace().next() {
+            Some("#for") => open += 1,
+            Some("#end") => open -= 1,
+            _ => {}
+        }
+        open == 0
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +242,10 @@ mod tests {
     #[test]
     fn conditions_definitions_and_includes() {
         let files = [
-            ("a.wgsl", "#include \"lib/b.wgsl\"\n#include \"lib/b.wgsl\"\n#if WIDE\n#define T vec4<f32>\n#else\n#define T f32\n#endif\nlet x: T = TWO; // T\nlet TT = 1;"),
+            (
+                "a.wgsl",
+                "#include \"lib/b.wgsl\"\n#include \"lib/b.wgsl\"\n#if WIDE\n#define T vec4<f32>\n#else\n#define T f32\n#endif\nlet x: T = TWO; // T\nlet TT = 1;",
+            ),
             ("lib/b.wgsl", "#define TWO T(N)"),
         ];
         let text = expand(&files, "a.wgsl", &[("WIDE", 1), ("N", 2)], &bindings(&[], 0)).unwrap();
@@ -208,7 +258,10 @@ mod tests {
     fn operands_that_share_a_buffer_share_a_binding() {
         let files = [("a.wgsl", "#operand x read f32\n#operand y write f32\ny[p.y_at] = x[group.y];")];
         let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 1], 0b10)).unwrap();
-        assert!(text.contains("@binding(0) var<storage, read> x") && text.contains("read_write> y"), "{text}");
+        assert!(
+            text.contains("@binding(0) var<storage, read> x") && text.contains("read_write> y"),
+            "{text}"
+        );
         let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 0], 0b1)).unwrap();
         assert_eq!(
             text,
@@ -217,10 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn repetitions() {
+        let text = "#define N 2\n#for A N\n#for B 2\nvar x{A}_{B} = {B};\n#end\n#end\n#if OFF\n#for A 9\nno\n#end\n#endif\nlast";
+        let text = expand(&[("a.wgsl", text)], "a.wgsl", &[], &bindings(&[], 0)).unwrap();
+        assert_eq!(text, "var x0_0 = 0;\nvar x0_1 = 1;\nvar x1_0 = 0;\nvar x1_1 = 1;\nlast\n");
+    }
+
+    #[test]
     fn mistakes_name_their_line() {
         let try_it = |text: &str, b: Bindings| expand(&[("a.wgsl", text)], "a.wgsl", &[], &b).unwrap_err();
         assert_eq!(try_it("\n#endif", bindings(&[], 0)), "a.wgsl:2: #endif without #if");
         assert_eq!(try_it("#if A", bindings(&[], 0)), "a.wgsl: #if without #endif");
+        assert_eq!(try_it("\n#for A 2", bindings(&[], 0)), "a.wgsl:2: #for without #end");
         assert!(try_it("#operand x write f32", bindings(&[0], 0)).contains("given to be read"));
         assert!(try_it("#operand x read f32", bindings(&[], 0)).contains("was not given"));
         let mixed = "#operand x read f32\n#operand y write u32";

@@ -165,7 +165,9 @@ impl Owner {
         if let Err(panic) = catch_unwind(body) {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            failure.set(format!("wgpu stopped: {text}; restart from the last checkpoint, and report it if it happens again"));
+            failure.set(format!(
+                "wgpu stopped: {text}; restart from the last checkpoint, and report it if it happens again"
+            ));
         }
     }
 
@@ -340,7 +342,8 @@ impl Owner {
             let failure = Arc::clone(&self.failure);
             slice.map_async(wgpu::MapMode::Read, move |mapped| {
                 if let Err(error) = mapped {
-                    failure.set(format!("its memory cannot be read: {error}; restart from the last checkpoint"));
+                    failure
+                        .set(format!("its memory cannot be read: {error}; restart from the last checkpoint"));
                 }
             });
             self.wait(None)?;

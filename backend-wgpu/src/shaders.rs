@@ -46,6 +46,7 @@ pub(crate) static FILES: &[(&str, &str)] = files![
     "lib/wide.wgsl",
     "matmul/finish.wgsl",
     "matmul/registers.wgsl",
+    "matmul/subgroup.wgsl",
     "matmul/tiled.wgsl",
     "reduce/reduce.wgsl",
     "sum/final.wgsl",

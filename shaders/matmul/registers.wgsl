@@ -1,5 +1,6 @@
 // Matrix product from registers alone: c = alpha op(a) op(b) + beta c, a lane makes 8 x 8 elements, a workgroup 64 x 64.
-// Without workgroup memory each lane reads its own rows and columns, which caches serve well; on a processor that plays a GPU this is the quicker way.
+// Without workgroup memory each lane reads its own rows and columns, which caches serve well; it is the way for a
+// processor that plays a GPU and has no subgroups of eight.
 // Rows and columns past the edge are read as the last ones and not stored, so that the loop has no condition. Sums run over k in order.
 // WIDE: whatever lies contiguously comes in fours, four steps of k at a time where that is k. TRANS_A: a is [k, m]. TRANS_B: b is [n, k].
 // BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
@@ -29,22 +30,12 @@ struct Params {
 
 // acc += a row vector of b for each of eight rows: rows a0, a1 by columns b0, b1.
 fn step(acc: ptr<function, array<vec4<f32>, 16>>, a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
-    (*acc)[0] = fma(vec4<f32>(a0.x), b0, (*acc)[0]);
-    (*acc)[1] = fma(vec4<f32>(a0.x), b1, (*acc)[1]);
-    (*acc)[2] = fma(vec4<f32>(a0.y), b0, (*acc)[2]);
-    (*acc)[3] = fma(vec4<f32>(a0.y), b1, (*acc)[3]);
-    (*acc)[4] = fma(vec4<f32>(a0.z), b0, (*acc)[4]);
-    (*acc)[5] = fma(vec4<f32>(a0.z), b1, (*acc)[5]);
-    (*acc)[6] = fma(vec4<f32>(a0.w), b0, (*acc)[6]);
-    (*acc)[7] = fma(vec4<f32>(a0.w), b1, (*acc)[7]);
-    (*acc)[8] = fma(vec4<f32>(a1.x), b0, (*acc)[8]);
-    (*acc)[9] = fma(vec4<f32>(a1.x), b1, (*acc)[9]);
-    (*acc)[10] = fma(vec4<f32>(a1.y), b0, (*acc)[10]);
-    (*acc)[11] = fma(vec4<f32>(a1.y), b1, (*acc)[11]);
-    (*acc)[12] = fma(vec4<f32>(a1.z), b0, (*acc)[12]);
-    (*acc)[13] = fma(vec4<f32>(a1.z), b1, (*acc)[13]);
-    (*acc)[14] = fma(vec4<f32>(a1.w), b0, (*acc)[14]);
-    (*acc)[15] = fma(vec4<f32>(a1.w), b1, (*acc)[15]);
+#for R 4
+    (*acc)[2 * {R}] = fma(vec4<f32>(a0[{R}]), b0, (*acc)[2 * {R}]);
+    (*acc)[2 * {R} + 1] = fma(vec4<f32>(a0[{R}]), b1, (*acc)[2 * {R} + 1]);
+    (*acc)[2 * {R} + 8] = fma(vec4<f32>(a1[{R}]), b0, (*acc)[2 * {R} + 8]);
+    (*acc)[2 * {R} + 9] = fma(vec4<f32>(a1[{R}]), b1, (*acc)[2 * {R} + 9]);
+#end
 }
 
 // Elements row, column .. column + 4.
@@ -165,20 +156,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         );
     }
 #endif
-    store(group.z, row + 0u, column, acc[0]);
-    store(group.z, row + 0u, column + 4u, acc[1]);
-    store(group.z, row + 1u, column, acc[2]);
-    store(group.z, row + 1u, column + 4u, acc[3]);
-    store(group.z, row + 2u, column, acc[4]);
-    store(group.z, row + 2u, column + 4u, acc[5]);
-    store(group.z, row + 3u, column, acc[6]);
-    store(group.z, row + 3u, column + 4u, acc[7]);
-    store(group.z, row + 4u, column, acc[8]);
-    store(group.z, row + 4u, column + 4u, acc[9]);
-    store(group.z, row + 5u, column, acc[10]);
-    store(group.z, row + 5u, column + 4u, acc[11]);
-    store(group.z, row + 6u, column, acc[12]);
-    store(group.z, row + 6u, column + 4u, acc[13]);
-    store(group.z, row + 7u, column, acc[14]);
-    store(group.z, row + 7u, column + 4u, acc[15]);
+#for R 8
+    store(group.z, row + {R}u, column, acc[2 * {R}]);
+    store(group.z, row + {R}u, column + 4u, acc[2 * {R} + 1]);
+#end
 }

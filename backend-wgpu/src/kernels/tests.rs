@@ -16,10 +16,12 @@ type Defines = Vec<(&'static str, u32)>;
 fn defines(kernel: &Kernel) -> Vec<Defines> {
     let mut all = vec![Defines::new()];
     for flag in kernel.flags {
-        all = all.iter().flat_map(|d| [0, 1].map(|value| [d.clone(), vec![(*flag, value)]].concat())).collect();
+        all =
+            all.iter().flat_map(|d| [0, 1].map(|value| [d.clone(), vec![(*flag, value)]].concat())).collect();
     }
     for (name, values) in kernel.constants {
-        all = all.iter().flat_map(|d| values.iter().map(|v| [d.clone(), vec![(*name, *v)]].concat())).collect();
+        all =
+            all.iter().flat_map(|d| values.iter().map(|v| [d.clone(), vec![(*name, *v)]].concat())).collect();
     }
     let value = |d: &Defines, name| d.iter().find(|(n, _)| *n == name).is_some_and(|(_, v)| *v == 1);
     match kernel.path {
@@ -54,7 +56,9 @@ fn operands(kernel: &Kernel, defines: &Defines) -> Vec<(String, bool)> {
     for count in 0..=MAX_OPERANDS {
         let bindings = Bindings { of, operands: count as u8, written: u16::MAX };
         if let Ok(text) = expand(FILES, kernel.path, defines, &bindings) {
-            let names = text.lines().filter_map(|line| line.split_once("var<storage, read_write> ")?.1.split_once(": array<"));
+            let names = text
+                .lines()
+                .filter_map(|line| line.split_once("var<storage, read_write> ")?.1.split_once(": array<"));
             let source = FILES.iter().find(|(path, _)| *path == kernel.path).unwrap().1;
             return names
                 .take(count)
@@ -86,7 +90,8 @@ fn sharings(operands: &[(String, bool)]) -> BTreeSet<Vec<u8>> {
             }
         }
     }
-    let (inputs, outputs) = operands.split_at(operands.iter().filter(|(name, _)| name.starts_with("in")).count());
+    let (inputs, outputs) =
+        operands.split_at(operands.iter().filter(|(name, _)| name.starts_with("in")).count());
     if inputs.len() == outputs.len() {
         all.insert((0..n).map(|i| (i % inputs.len()) as u8).collect());
     }
@@ -123,8 +128,12 @@ fn check(kernel: &Kernel, defines: &Defines, operands: &[(String, bool)], of: &[
     };
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{what}: {}\n{source}", error.emit_to_string(&source)));
-    // No capability beyond WebGPU's own.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // No capability beyond WebGPU's own, but for the kernel that is for subgroups.
+    let subgroups = kernel.path == "matmul/subgroup.wgsl";
+    let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&source)));
     assert_eq!(module.entry_points.len(), 1, "{what}");
@@ -140,7 +149,11 @@ fn check(kernel: &Kernel, defines: &Defines, operands: &[(String, bool)], of: &[
                 let place = variable.binding.expect("a binding");
                 assert_eq!(place.group, 0, "{what}");
                 storage[place.binding as usize] = Some(access.contains(StorageAccess::STORE));
-                assert!(!info.get_entry_point(0)[handle].is_empty(), "{what}: {:?} is not used", variable.name);
+                assert!(
+                    !info.get_entry_point(0)[handle].is_empty(),
+                    "{what}: {:?} is not used",
+                    variable.name
+                );
             }
             AddressSpace::Uniform => {
                 let place = variable.binding.expect("a binding");
@@ -168,9 +181,10 @@ fn check_params(
     what: &str,
 ) {
     let TypeInner::Struct { members, span } = ty else { panic!("{what}: the parameters are no struct") };
-    let expected = operands.iter().map(|(name, _)| (format!("{name}_at"), "u32")).chain(
-        kernel.fields.iter().map(|(name, ty, _)| ((*name).to_owned(), *ty)),
-    );
+    let expected = operands
+        .iter()
+        .map(|(name, _)| (format!("{name}_at"), "u32"))
+        .chain(kernel.fields.iter().map(|(name, ty, _)| ((*name).to_owned(), *ty)));
     let found: Vec<_> = members
         .iter()
         .map(|member| {

@@ -88,8 +88,11 @@ impl WgpuBackend {
         for (first, rows) in self.row_pieces(t, n) {
             let (rows_per_block, blocks) = blocks(rows);
             let partial = workspace.rows(0, blocks * n)?;
-            let params =
-                kernels::BiasPartial { rows: rows as u32, n: n as u32, rows_per_block: rows_per_block as u32 };
+            let params = kernels::BiasPartial {
+                rows: rows as u32,
+                n: n as u32,
+                rows_per_block: rows_per_block as u32,
+            };
             self.call(OP, params)
                 .wide(n % 4 == 0)
                 .read_wide(args.dy.rows(first, rows)?)

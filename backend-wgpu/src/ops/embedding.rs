@@ -46,11 +46,11 @@ impl WgpuBackend {
         let links = flat(args.workspace)?.rows(0, workspace(t, v))?;
         let params =
             kernels::EmbeddingLinks { t: t as u32, v: v as u32, first_of_table: args.first_row as u32 };
-        self.call(OP, params)
-            .bits()
-            .read(args.tokens)
-            .write(links)
-            .run(Grid::Exact([v.div_ceil(LINK_LANES), 1, 1]))?;
+        self.call(OP, params).bits().read(args.tokens).write(links).run(Grid::Exact([
+            v.div_ceil(LINK_LANES),
+            1,
+            1,
+        ]))?;
         self.call(OP, kernels::EmbeddingBackward { t: t as u32, v: v as u32, h: h as u32 })
             .bits()
             .read(args.dy)

@@ -8,6 +8,8 @@ use crate::memory::WgpuBuffer;
 
 /// Rows and columns of a workgroup of `matmul/registers.wgsl`.
 const REGISTERS: usize = 64;
+/// Rows and columns of a workgroup of `matmul/subgroup.wgsl`.
+const SUBGROUP: [usize; 2] = [32, 32];
 /// Rows and columns that make the larger tile of `matmul/tiled.wgsl` worth it.
 const LARGE: usize = 1024;
 
@@ -111,6 +113,25 @@ impl WgpuBackend {
                 let wide = n4 && if trans_a { m4 } else { k4 } && if trans_b { k4 } else { n4 };
                 let one = trans_a && !trans_b;
                 run!(self.call(op, params).wide(wide).define("STEP_ONE", one), REGISTERS)
+            }
+            MatmulKernel::Subgroup => {
+                let params = kernels::MatmulSubgroup { m: sizes.0, n: sizes.1, k: sizes.2, alpha, beta };
+                let mut call = self.call(op, params).wide(k4);
+                call = if trans_a { call.read(a) } else { call.read_wide(a) };
+                call = if trans_b { call.read_wide(b) } else { call.read(b) };
+                call = call.write(c);
+                if let Some(bias) = epilogue.bias {
+                    call = call.read(bias);
+                }
+                if let Some(y) = epilogue.gelu {
+                    call = call.write(y);
+                }
+                call.define("TRANS_A", trans_a)
+                    .define("TRANS_B", trans_b)
+                    .define("BETA", beta != 0.0)
+                    .define("BIAS", epilogue.bias.is_some())
+                    .define("GELU", epilogue.gelu.is_some())
+                    .run(Grid::Exact([n.div_ceil(SUBGROUP[1]), m.div_ceil(SUBGROUP[0]), batch]))
             }
             MatmulKernel::Tiled => {
                 let params = kernels::MatmulTiled { m: sizes.0, n: sizes.1, k: sizes.2, alpha, beta };

@@ -10,7 +10,12 @@ use crate::preprocess::MAX_BINDINGS;
 type Views<'v, 'a> = &'v [View<'a, WgpuBuffer>];
 
 impl WgpuBackend {
-    pub(crate) fn do_reduce(&self, op: ReduceOp, inputs: Views<'_, '_>, outputs: Views<'_, '_>) -> Result<()> {
+    pub(crate) fn do_reduce(
+        &self,
+        op: ReduceOp,
+        inputs: Views<'_, '_>,
+        outputs: Views<'_, '_>,
+    ) -> Result<()> {
         let n = check_reduce(inputs, outputs)?;
         only_f32("reduce", inputs[0])?;
         if n == 0 || outputs.is_empty() {

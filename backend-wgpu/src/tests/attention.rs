@@ -20,12 +20,17 @@ fn reference(
     let at = |z: usize, t: usize, head: usize, which: usize| (((z * s + t) * a + head) * 3 + which) * d;
     let row = |z: usize, t: usize, head: usize| ((z * s + t) * a + head) * d;
     let x = |i: usize| f64::from(qkv[i]);
-    let mut all =
-        Reference { out: vec![0.0; b * s * a * d], lse: vec![0.0; b * a * s], dqkv: vec![0.0; b * s * a * 3 * d] };
+    let mut all = Reference {
+        out: vec![0.0; b * s * a * d],
+        lse: vec![0.0; b * a * s],
+        dqkv: vec![0.0; b * s * a * 3 * d],
+    };
     for z in 0..b {
         for head in 0..a {
             for q in 0..s {
-                let dot = |k: usize| (0..d).map(|i| x(at(z, q, head, 0) + i) * x(at(z, k, head, 1) + i)).sum::<f64>();
+                let dot = |k: usize| {
+                    (0..d).map(|i| x(at(z, q, head, 0) + i) * x(at(z, k, head, 1) + i)).sum::<f64>()
+                };
                 let scores: Vec<_> = (0..=q).map(|k| f64::from(scale) * dot(k)).collect();
                 let highest = scores.iter().copied().fold(f64::MIN, f64::max);
                 let total: f64 = scores.iter().map(|x| (x - highest).exp()).sum();
@@ -64,7 +69,9 @@ fn reference(
 #[test]
 fn forward_and_backward() {
     let Some(backend) = rig() else { return };
-    for (dims, offset) in [([1, 1, 1, 1], 0), ([2, 7, 3, 5], 1), ([1, 65, 2, 32], 4), ([2, 34, 1, 8], 2), ([1, 40, 1, 160], 0)] {
+    for (dims, offset) in
+        [([1, 1, 1, 1], 0), ([2, 7, 3, 5], 1), ([1, 65, 2, 32], 4), ([2, 34, 1, 8], 2), ([1, 40, 1, 160], 0)]
+    {
         let [b, s, a, d] = dims;
         for p in [None, Some(0.2)] {
             let stream = Stream { seed: 77, stream: 1 << 40 };

@@ -1,4 +1,6 @@
-use backend::ops::{AdamW, Add, BiasDropoutResidual, Dropout, DropoutMask, Gelu, GeluBackward, Sum, SumSquares};
+use backend::ops::{
+    AdamW, Add, BiasDropoutResidual, Dropout, DropoutMask, Gelu, GeluBackward, Sum, SumSquares,
+};
 use backend::philox::{Stream, drop_below};
 use backend::{Backend, ops::Scratch};
 
@@ -83,8 +85,7 @@ fn dropout_draws_the_streams_words() {
             let x = floats(backend, &a, offset, [n]);
             backend.dropout(Dropout { x: x.view(), y: x.view(), mask }).unwrap();
             let keep = |i: usize| stream.word(first + i as u64) >= drop_below(0.3);
-            let expected: Vec<_> =
-                (0..n).map(|i| if keep(i) { a[i] * mask.scale() } else { 0.0 }).collect();
+            let expected: Vec<_> = (0..n).map(|i| if keep(i) { a[i] * mask.scale() } else { 0.0 }).collect();
             assert_eq!(get(backend, &x), expected, "first {first}");
         }
     }
@@ -101,13 +102,8 @@ fn bias_dropout_residual() {
             let x = floats(backend, &a, offset, [t, h]);
             let bias = floats(backend, &b, offset, [h]);
             let y = floats(backend, &r, offset, [t, h]);
-            let args = BiasDropoutResidual {
-                x: x.view(),
-                bias: bias.view(),
-                residual: y.view(),
-                y: y.view(),
-                mask,
-            };
+            let args =
+                BiasDropoutResidual { x: x.view(), bias: bias.view(), residual: y.view(), y: y.view(), mask };
             backend.bias_dropout_residual(args).unwrap();
             let expected: Vec<_> = (0..t * h)
                 .map(|i| {
@@ -156,7 +152,8 @@ fn adamw() {
                 let gi = d(grad_scale) * d(g[i]);
                 let mi = d(beta1) * d(m[i]) + (1.0 - d(beta1)) * gi;
                 let vi = d(beta2) * d(v[i]) + (1.0 - d(beta2)) * gi * gi;
-                let step_of = (mi / (1.0 - d(beta1).powi(3))) / ((vi / (1.0 - d(beta2).powi(3))).sqrt() + d(eps));
+                let step_of =
+                    (mi / (1.0 - d(beta1).powi(3))) / ((vi / (1.0 - d(beta2).powi(3))).sqrt() + d(eps));
                 all[0].push(d(w[i]) - d(lr) * (step_of + d(weight_decay) * d(w[i])));
                 all[1].push(mi);
                 all[2].push(vi);

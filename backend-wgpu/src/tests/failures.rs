@@ -92,7 +92,10 @@ fn a_wait_ends() {
         backend.scale(x.view(), 1.0).unwrap();
     }
     let error = backend.sync().unwrap_err();
-    assert!(matches!(error, Error::Device { .. }) && error.to_string().contains("no answer within"), "{error}");
+    assert!(
+        matches!(error, Error::Device { .. }) && error.to_string().contains("no answer within"),
+        "{error}"
+    );
 }
 
 #[test]

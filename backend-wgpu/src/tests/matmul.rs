@@ -7,12 +7,17 @@ use crate::WgpuBackend;
 use crate::backend::MatmulKernel;
 
 /// The rig's device with each of the kernels.
-fn both(rig: &WgpuBackend) -> [WgpuBackend; 2] {
-    [MatmulKernel::Registers, MatmulKernel::Tiled].map(|matmul_kernel| WgpuBackend {
+fn every(rig: &WgpuBackend) -> Vec<WgpuBackend> {
+    let mut kernels = vec![MatmulKernel::Registers, MatmulKernel::Tiled];
+    if rig.device.info.subgroups_of_eight {
+        kernels.push(MatmulKernel::Subgroup);
+    }
+    let with = |matmul_kernel| WgpuBackend {
         device: std::sync::Arc::clone(&rig.device),
         pool: std::sync::Arc::clone(&rig.pool),
         matmul_kernel,
-    })
+    };
+    kernels.into_iter().map(with).collect()
 }
 
 fn reference(
@@ -36,13 +41,15 @@ fn reference(
 #[test]
 fn products() {
     let Some(rig) = rig() else { return };
-    let shapes = [[1, 1, 1, 1], [1, 7, 5, 3], [1, 64, 64, 16], [3, 33, 20, 9], [2, 68, 72, 40], [1, 130, 66, 257]];
-    for backend in &both(rig) {
+    let shapes =
+        [[1, 1, 1, 1], [1, 7, 5, 3], [1, 64, 64, 16], [3, 33, 20, 9], [2, 68, 72, 40], [1, 130, 66, 257]];
+    for backend in &every(rig) {
         for dims in shapes {
             let [batch, m, n, k] = dims;
             for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
                 for (offset, alpha, beta) in [(0, 1.0, 0.0), (3, -0.5, 2.0)] {
-                    let (a, b, before) = (random(batch * m * k, 1), random(batch * k * n, 2), random(batch * m * n, 3));
+                    let (a, b, before) =
+                        (random(batch * m * k, 1), random(batch * k * n, 2), random(batch * m * n, 3));
                     let x = floats(backend, &a, offset, if trans_a { [batch, k, m] } else { [batch, m, k] });
                     let y = floats(backend, &b, offset, if trans_b { [batch, n, k] } else { [batch, k, n] });
                     let got = twice(|| {
@@ -50,7 +57,8 @@ fn products() {
                             true => empty(backend, offset, [batch, m, n]),
                             false => floats(backend, &before, offset, [batch, m, n]),
                         };
-                        let args = Matmul { a: x.view(), b: y.view(), c: c.view(), trans_a, trans_b, alpha, beta };
+                        let args =
+                            Matmul { a: x.view(), b: y.view(), c: c.view(), trans_a, trans_b, alpha, beta };
                         backend.matmul(args).unwrap();
                         vec![get(backend, &c)]
                     });
@@ -71,10 +79,18 @@ fn products() {
 #[test]
 fn an_empty_sum_is_zero() {
     let Some(rig) = rig() else { return };
-    for backend in &both(rig) {
+    for backend in &every(rig) {
         let (a, b) = (floats(backend, &[], 0, [3, 0]), floats(backend, &[], 0, [0, 2]));
         let c = empty(backend, 1, [3, 2]);
-        let args = Matmul { a: a.view(), b: b.view(), c: c.view(), trans_a: false, trans_b: false, alpha: 1.0, beta: 0.0 };
+        let args = Matmul {
+            a: a.view(),
+            b: b.view(),
+            c: c.view(),
+            trans_a: false,
+            trans_b: false,
+            alpha: 1.0,
+            beta: 0.0,
+        };
         backend.matmul(args).unwrap();
         assert_eq!(get(backend, &c), vec![0.0; 6]);
     }
@@ -83,7 +99,7 @@ fn an_empty_sum_is_zero() {
 #[test]
 fn linear_layers() {
     let Some(rig) = rig() else { return };
-    for backend in &both(rig) {
+    for backend in &every(rig) {
         for ([t, n, k], offset) in [([5, 7, 3], 1), ([68, 132, 64], 0), ([65, 128, 128], 4)] {
             let (a, w, c) = (random(t * k, 4), random(n * k, 5), random(n, 6));
             let x = floats(backend, &a, offset, [t, k]);

@@ -1,5 +1,6 @@
 use backend::ops::{
-    CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Embedding, EmbeddingBackward, Scratch,
+    CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Embedding, EmbeddingBackward,
+    Scratch,
 };
 use backend::philox::Stream;
 use backend::{Backend, DType};
@@ -15,14 +16,18 @@ fn tokens(t: usize, n: u32) -> Vec<u32> {
 #[test]
 fn embedding_and_its_gradient() {
     let Some(backend) = rig() else { return };
-    for (t, v, h, first_row, offset) in [(1, 1, 1, 0, 0), (50, 10, 8, 5, 4), (333, 70, 31, 20, 1), (200, 300, 132, 0, 0)] {
+    for (t, v, h, first_row, offset) in
+        [(1, 1, 1, 0, 0), (50, 10, 8, 5, 4), (333, 70, 31, 20, 1), (200, 300, 132, 0, 0)]
+    {
         let ids = tokens(t, 100);
         let (rows, up, before) = (random(v * h, 2), random(t * h, 3), random(v * h, 4));
         let got = twice(|| {
             let ids = place(backend, DType::U32, &ids, offset, [t]);
             let table = floats(backend, &rows, offset, [v, h]);
             let y = empty(backend, offset, [t, h]);
-            backend.embedding(Embedding { tokens: ids.view(), table: table.view(), first_row, y: y.view() }).unwrap();
+            backend
+                .embedding(Embedding { tokens: ids.view(), table: table.view(), first_row, y: y.view() })
+                .unwrap();
             let dy = floats(backend, &up, offset, [t, h]);
             let dtable = floats(backend, &before, offset, [v, h]);
             let space = workspace(backend, backend.workspace(Scratch::EmbeddingBackward { t, v, h }));
@@ -99,7 +104,8 @@ fn cross_entropy_in_two_parts() {
             let total: f64 = row.iter().map(|x| (x - m).exp()).sum();
             expected.push(m + total.ln() - row[ids[r] as usize]);
             for j in half..2 * half {
-                gradient.push(0.125 * ((row[j] - m).exp() / total - f64::from(u8::from(ids[r] as usize == j))));
+                gradient
+                    .push(0.125 * ((row[j] - m).exp() / total - f64::from(u8::from(ids[r] as usize == j))));
             }
         }
         close("loss", &get(backend, &loss), &expected, 1e-5);
