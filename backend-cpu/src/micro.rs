@@ -209,3 +209,69 @@ impl Tile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(n: usize, value: impl Fn(usize) -> f32) -> Vec<Cell<f32>> {
+        (0..n).map(|i| Cell::new(value(i))).collect()
+    }
+
+    /// A product in the contract's terms: an edge leaves out what lies beyond it, which is NaN here.
+    fn check(run: impl Fn(Product<'_>), edge: Edge, [m, n, k]: [usize; 3]) {
+        let (stride, columns) = (n.next_multiple_of(COLUMNS), m + 3);
+        let seen = |i: usize, p: usize| match edge {
+            Edge::Straight => true,
+            Edge::Last => p < k - (m - 1) + i,
+            Edge::First => p >= i,
+        };
+        // A is stored transposed, as attention's backward has it.
+        let a = cells(k * columns, |at| {
+            let (p, i) = (at / columns, at % columns);
+            if i < m && seen(i, p) { (at % 13) as f32 - 6.0 } else { f32::NAN }
+        });
+        let b = cells(k * stride, |at| (at % 7) as f32 - 3.0);
+        let c = cells(m * stride, |at| at as f32);
+        let [matrix_a, matrix_b, matrix_c] =
+            [Matrix::rows(&a, columns).transposed(), Matrix::rows(&b, stride), Matrix::rows(&c, stride)];
+        run(Product { extents: [m, n, k], a: matrix_a, b: matrix_b, c: matrix_c, accumulate: true, edge });
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let terms =
+                (0..k).filter(|&p| seen(i, p)).map(|p| a[p * columns + i].get() * b[p * stride + j].get());
+            // Whole numbers: exact in any order.
+            assert_eq!(
+                c[i * stride + j].get(),
+                (i * stride + j) as f32 + terms.sum::<f32>(),
+                "{m} {n} {k} at {i} {j}"
+            );
+        }
+    }
+
+    #[test]
+    fn products_on_vectors_and_without() {
+        for edge in [Edge::Straight, Edge::Last, Edge::First] {
+            for m in 1..=if edge == Edge::Straight { 2 * TILE + 1 } else { TILE } {
+                for [n, k] in [[1, 13], [16, 17], [33, 40]] {
+                    check(|product| pulp::Arch::new().dispatch(product), edge, [m, n, k]);
+                    check(|product| pulp::Scalar::new().vectorize(product), edge, [m, n, k]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a matrix leaves its memory")]
+    fn memory_that_is_too_short_is_not_touched() {
+        let (a, b, c) = (cells(4, |_| 1.0), cells(2 * COLUMNS, |_| 1.0), cells(2 * COLUMNS - 1, |_| 1.0));
+        let [a, b, c] = [Matrix::rows(&a, 2), Matrix::rows(&b, COLUMNS), Matrix::rows(&c, COLUMNS)];
+        pulp::Arch::new().dispatch(Product {
+            extents: [2, COLUMNS, 2],
+            a,
+            b,
+            c,
+            accumulate: false,
+            edge: Edge::Straight,
+        });
+    }
+}
