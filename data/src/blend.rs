@@ -147,12 +147,12 @@ mod tests {
 
     #[test]
     fn first_samples_by_hand() {
-        // i = 0 counts as 1: the largest weight first, then the lag decides; equal weights go to the lowest set.
+        // Dues of set 0 are 0.5, 0.5, 1, 1.5, 2, …: i = 0 counts as 1, so set 0 waits two turns after the first; ties go to the lowest set.
         let blend = Blend::weighted(&[0.5, 0.25, 0.25], 8).unwrap();
-        assert_eq!(blend.set, [0, 1, 0, 2, 0, 1, 0, 2]);
-        assert_eq!(blend.index, [0, 0, 1, 0, 2, 1, 3, 1]);
+        assert_eq!(blend.set, [0, 1, 2, 0, 0, 1, 2, 0]);
+        assert_eq!(blend.index, [0, 0, 0, 1, 2, 1, 1, 3]);
         assert_eq!(blend.taken(), [4, 2, 2]);
-        assert_eq!(blend.get(7), Some((2, 1)));
+        assert_eq!(blend.get(7), Some((0, 3)));
         assert_eq!(blend.get(8), None);
     }
 
