@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use backend::philox::Stream;
 use backend::local::LocalCommunicator;
+use backend::philox::Stream;
 use backend::{Backend, Class};
 use serde::Serialize;
 
 use crate::Result;
+use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig};
+use crate::launch::Job;
+use crate::run::rank_config;
 
 /// What a benchmark of the training step measured.
 #[derive(Clone, Debug, Serialize)]
@@ -34,11 +37,23 @@ pub struct StepBench {
 /// Steps that are run before the clock counts.
 const WARM_UP: u64 = 3;
 
-/// Runs the training step until `seconds` have passed, at least five times.
-///
-/// # Errors
-/// Those of the ranks.
-pub fn step<B: Backend>(
+/// The benchmark of the training step: runs it until `seconds` have passed, at least five times.
+pub struct Step<'a> {
+    /// Model, layout and batch.
+    pub config: &'a RunConfig,
+    /// How long.
+    pub seconds: f64,
+}
+
+impl Job for Step<'_> {
+    type Output = StepBench;
+
+    fn run<B: Backend>(self, ranks: Vec<LocalCommunicator<B>>) -> Result<StepBench> {
+        step(ranks, &rank_config(self.config), &self.config.preset, self.seconds)
+    }
+}
+
+fn step<B: Backend>(
     communicators: Vec<LocalCommunicator<B>>,
     config: &RankConfig,
     preset: &str,
@@ -59,7 +74,8 @@ pub fn step<B: Backend>(
         loop {
             let begin = Instant::now();
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
-            let enough = begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
+            let enough =
+                begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
             let first_sample = rank.steps() * config.global_batch as u64;
             let stop = enough && backend::Communicator::rank(communicator) == 0;
             let stats = rank.train_step(&samples, first_sample, 1e-4, stop)?;
@@ -86,4 +102,18 @@ pub fn step<B: Backend>(
         model_gflops: tokens_per_second * config.model.flops_per_token() / 1e9,
         peak_bytes: ranks.iter().map(|(_, peak)| *peak).max().unwrap_or(0),
     })
+}
+
+impl std::fmt::Display for StepBench {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [fastest, median, slowest] = self.step_seconds.map(|seconds| 1e3 * seconds);
+        writeln!(
+            f,
+            "{} on {}, {}, {} samples a step",
+            self.preset, self.backend, self.layout, self.global_batch
+        )?;
+        writeln!(f, "  {:.0} tokens/s, {:.1} model GFLOP/s", self.tokens_per_second, self.model_gflops)?;
+        writeln!(f, "  step: median {median:.1} ms, fastest {fastest:.1}, slowest {slowest:.1}")?;
+        write!(f, "  memory: {:.1} MiB on the fullest rank", self.peak_bytes as f64 / (1 << 20) as f64)
+    }
 }

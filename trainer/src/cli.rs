@@ -23,6 +23,10 @@ pub enum Command {
     Train(TrainArgs),
     /// List the models by name, with their exact sizes
     Presets(PresetsArgs),
+    /// List the devices that a run could use
+    Devices,
+    /// Measure this machine
+    Bench(BenchArgs),
 }
 
 /// `mtnlg presets`.
@@ -31,6 +35,74 @@ pub struct PresetsArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `mtnlg bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[command(subcommand)]
+    pub what: Bench,
+}
+
+/// What `mtnlg bench` measures.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// The training step on random tokens, in tokens a second
+    Step(BenchStepArgs),
+}
+
+/// `mtnlg bench step`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchStepArgs {
+    /// Model
+    #[arg(long, value_name = "NAME", default_value = "laptop")]
+    pub preset: String,
+    /// Where the model runs: auto, cpu or wgpu
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    pub backend: BackendChoice,
+    /// Tensor-parallel ranks
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub tensor: u32,
+    /// Pipeline stages
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub pipeline: u32,
+    /// Data-parallel replicas
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub data_parallel: u32,
+    /// Samples that a replica runs at once [default: all that it has]
+    #[arg(long, value_name = "N")]
+    pub micro_batch: Option<u32>,
+    /// Samples a step
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub global_batch: u32,
+    /// How long to measure
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BenchStepArgs {
+    /// The configuration that these arguments ask for.
+    ///
+    /// # Errors
+    /// As [`RunConfig::resolve`].
+    pub fn resolve(&self) -> Result<RunConfig> {
+        let share = (self.global_batch / self.data_parallel.max(1)).max(1);
+        let mut layers = Layers::default().preset(&self.preset);
+        for (key, value) in [
+            ("parallel.tensor", self.tensor),
+            ("parallel.pipeline", self.pipeline),
+            ("parallel.data", self.data_parallel),
+            ("train.micro_batch", self.micro_batch.unwrap_or(share)),
+            ("train.global_batch", self.global_batch),
+        ] {
+            layers = layers.assign(key, i64::from(value), "bench step");
+        }
+        RunConfig::resolve(&layers)
+    }
 }
 
 /// `mtnlg train`.
@@ -141,7 +213,7 @@ mod tests {
     fn train(args: &[&str]) -> TrainArgs {
         match Cli::try_parse_from([&["mtnlg", "train"], args].concat()).unwrap().command {
             Command::Train(args) => args,
-            Command::Presets(_) => unreachable!("train was asked for"),
+            _ => unreachable!("train was asked for"),
         }
     }
 

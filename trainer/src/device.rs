@@ -41,10 +41,32 @@ fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {
         None if adapters.is_empty() => (Device::Cpu, format!("cpu, {} (no GPU found)", threads())),
         None => {
             let software = &adapters[0].name;
-            let line = format!("cpu, {} (no GPU found; {software} is software, --backend wgpu would use it)", threads());
+            let line = format!(
+                "cpu, {} (no GPU found; {software} is software, --backend wgpu would use it)",
+                threads()
+            );
             (Device::Cpu, line)
         }
     }
+}
+
+/// What `mtnlg devices` prints: every device, and which one `auto` takes.
+pub fn table() -> String {
+    let adapters = adapters();
+    let (chosen, why) = automatic(&adapters);
+    let mut text = format!("cpu     {}\n", threads());
+    for adapter in &adapters {
+        let mib = |bytes: u64| bytes >> 20;
+        let note = if adapter.software { "only when asked for by --backend wgpu" } else { "hardware" };
+        text.push_str(&format!(
+            "wgpu    {adapter}; buffers to {} MiB, bindings to {} MiB; {note}\n",
+            mib(adapter.max_buffer),
+            mib(adapter.max_binding)
+        ));
+    }
+    let name = if chosen == Device::Cpu { "cpu" } else { "wgpu" };
+    text.push_str(&format!("auto    {name}: {why}\n"));
+    text
 }
 
 fn threads() -> String {

@@ -4,7 +4,7 @@
 //! prompt and position: the same checkpoint and seed give the same text.
 
 use backend::philox::Stream;
-use backend::{Backend, Communicator, Group, GroupKind, Result};
+use backend::{Backend, Communicator, Group, GroupKind};
 use model::{GptConfig, Shard, Stage, TensorGroup};
 
 /// How the next token is drawn from the logits.
@@ -36,8 +36,8 @@ pub fn continuations<B: Backend, E: From<backend::Error>>(
     prompts: &[Vec<u32>],
     (tokens, end): (usize, u32),
     sampling: Sampling,
-    initialize: impl FnOnce(&Stage<'_, B>) -> std::result::Result<(), E>,
-) -> std::result::Result<Vec<Vec<u32>>, E> {
+    initialize: impl FnOnce(&Stage<'_, B>) -> Result<(), E>,
+) -> Result<Vec<Vec<u32>>, E> {
     let (b, s) = (prompts.len(), config.seq_len);
     if b == 0 {
         return Ok(Vec::new());

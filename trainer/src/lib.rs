@@ -1,23 +1,36 @@
 //! The trainer of `mtnlg`: a run from its configuration to its report, tensor x pipeline x data parallel.
 //!
-//! The modules here know no device; each is a value, a pure function or a file format:
+//! These modules know no device; each is a value, a pure function or a file format:
 //!
 //! * [`layout`]: ranks, coordinates, groups and which layers a stage holds; [`schedule`]: what a stage does, in which order.
 //! * [`config`]: the resolved configuration of a run; [`lr`]: the learning rate of a step.
 //! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`progress`], [`report`]: what a run says of itself.
+//!
+//! These run on one:
+//!
+//! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step.
+//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`bench`]: `mtnlg bench`.
+//!
+//! Over all of them stand
+//!
 //! * [`cli`] and [`error`]: the command line, and the one message that a user gets when something is wrong.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod error;
+pub mod generate;
+pub mod launch;
 pub mod layout;
 pub mod lr;
 pub mod metrics;
 pub mod presets;
 pub mod progress;
 pub mod report;
+pub mod run;
 pub mod schedule;
 
 pub use error::{Error, Result};

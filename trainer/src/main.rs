@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use trainer::cli::{Cli, Command};
-use trainer::{Result, presets};
+use trainer::cli::{Bench, BenchArgs, Cli, Command};
+use trainer::launch::launch;
+use trainer::{Error, Result, bench, device, presets, run};
 
 fn main() -> ExitCode {
     // clap prints its own errors, and exits with 2.
@@ -17,11 +18,31 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => {
-            let config = args.resolve()?;
-            print(&config.to_toml());
+            let summary = run::train(args.resolve()?, args.resume.is_some())?;
+            if args.json {
+                print_json(&summary)?;
+            }
         }
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
+        Command::Devices => print(&device::table()),
+        Command::Bench(BenchArgs { what: Bench::Step(args) }) => {
+            let (device, _) = device::choose(args.backend)?;
+            let config = args.resolve()?;
+            let ranks = config.layout().world_size();
+            let result = launch(&device, ranks, bench::Step { config: &config, seconds: args.seconds })?;
+            match args.json {
+                true => print_json(&result)?,
+                false => print(&result.to_string()),
+            }
+        }
     }
+    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::other(format!("no JSON: {error}")))?;
+    print(&text);
     Ok(())
 }
 

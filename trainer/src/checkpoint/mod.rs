@@ -15,6 +15,8 @@
 //!
 //! A parameter `p` has three tensors of its shape: `p`, [`adam_m`]`(p)` and [`adam_v`]`(p)`, all f32.
 
+#[cfg(test)]
+mod full_disk;
 mod geometry;
 mod manifest;
 mod reader;

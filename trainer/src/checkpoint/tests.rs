@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn meta() -> Meta {
+pub fn meta() -> Meta {
     Meta {
         model: GptConfig::new(2, 8, 2, 4, 16),
         samples_consumed: 640,
@@ -26,7 +26,7 @@ fn values(slice: &Slice, tensor: usize) -> Vec<f32> {
 }
 
 /// Saves `a` [6, 4] cut by rows in two, and `b` [3] whole.
-fn save(run_dir: &Path, step: u64, keep: usize) -> PathBuf {
+pub fn save(run_dir: &Path, step: u64, keep: usize) -> PathBuf {
     let writer = Writer::begin(run_dir, step).unwrap();
     let whole = Slice::whole(&[3]);
     std::thread::scope(|scope| {
@@ -51,7 +51,7 @@ fn steps(run_dir: &Path) -> Vec<u64> {
 }
 
 /// What is in the checkpoints' directory, hidden entries included.
-fn entries(run_dir: &Path) -> Vec<String> {
+pub fn entries(run_dir: &Path) -> Vec<String> {
     let dir = fs::read_dir(directory(run_dir)).unwrap();
     let mut names: Vec<String> = dir.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -100,6 +100,11 @@ const fn row(preset: &'static str) -> Training {
     }
 }
 
+/// Where a preset's runs go unless told otherwise.
+pub fn run_dir(preset: &str) -> PathBuf {
+    PathBuf::from("runs").join(preset)
+}
+
 /// A preset's whole configuration.
 ///
 /// # Errors
@@ -144,7 +149,7 @@ pub fn preset(name: &str) -> Result<RunConfig> {
         },
         model: preset.config,
         data: Data { sources: vec![], tokenizer, split: Split { train: 949.0, valid: 50.0, test: 1.0 } },
-        run: Run { dir: PathBuf::from("runs").join(name), backend: BackendChoice::Auto },
+        run: Run { dir: run_dir(name), backend: BackendChoice::Auto },
     })
 }
 

@@ -12,7 +12,7 @@ pub mod rank;
 pub mod state;
 
 pub use optimizer::{AdamWSettings, Optimizer};
-pub use rank::{Rank, StepStats};
+pub use rank::{Rank, RankConfig, StepStats};
 pub use state::TensorState;
 
 use backend::Error;
@@ -20,11 +20,11 @@ use backend::Error;
 /// A run's samples: a pure function of the global sample index, so that every rank, layout and resumed run sees the same data.
 pub trait Samples: Sync {
     /// Writes the `out.len()` tokens of sample `index`: a sequence and the token behind it.
-    fn read(&self, index: u64, out: &mut [u32]) -> std::result::Result<(), String>;
+    fn read(&self, index: u64, out: &mut [u32]) -> Result<(), String>;
 }
 
 impl<F: Fn(u64, &mut [u32]) + Sync> Samples for F {
-    fn read(&self, index: u64, out: &mut [u32]) -> std::result::Result<(), String> {
+    fn read(&self, index: u64, out: &mut [u32]) -> Result<(), String> {
         self(index, out);
         Ok(())
     }
@@ -44,9 +44,10 @@ impl From<Error> for crate::Error {
     /// What another device, a smaller model or another layout would mend is the user's; the rest is not.
     fn from(error: Error) -> Self {
         match error {
-            Error::OutOfMemory { .. } | Error::Limit { .. } | Error::NoDevice { .. } | Error::Unsupported { .. } => {
-                Self::user(error.to_string())
-            }
+            Error::OutOfMemory { .. }
+            | Error::Limit { .. }
+            | Error::NoDevice { .. }
+            | Error::Unsupported { .. } => Self::user(error.to_string()),
             _ => Self::other(error.to_string()),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use backend::local::LocalCommunicator;
-use backend::{Backend, Class, Communicator, Group, GroupKind};
+use backend::{Backend, Communicator, Group, GroupKind};
 
 use crate::checkpoint::{Meta, Reader, ShardTensor, Writer, adam_m, adam_v};
 use crate::config::RunConfig;
@@ -41,20 +41,20 @@ pub struct Session<'a> {
     /// Set by Ctrl-C.
     pub stop: &'a AtomicBool,
     /// Who is told.
-    pub observer: Mutex<Box<dyn Observer + 'a>>,
+    pub observer: &'a Mutex<dyn Observer + 'a>,
     /// The checkpoint being written.
     pub writer: Mutex<Option<Arc<Writer>>>,
 }
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     /// Optimizer steps done, those before the session included.
     pub step: u64,
     /// The last validation's loss, in nats a token.
     pub valid_loss: f32,
-    /// Peak bytes that the rank held, by class.
-    pub peak: [u64; 5],
+    /// The backend and its device.
+    pub backend: String,
 }
 
 /// What a rank must know of this run.
@@ -136,8 +136,9 @@ impl Session<'_> {
             Some(loss) => loss,
             None => rank.validate(self.valid, 0, train.valid_batches)?,
         };
-        let peak = Class::ALL.map(|class| backend.usage(class).peak);
-        Ok(Ended { step: rank.steps(), valid_loss, peak })
+        let info = backend.info();
+        let backend = format!("{} ({})", info.backend, info.device);
+        Ok(Ended { step: rank.steps(), valid_loss, backend })
     }
 
     /// Writes a checkpoint together with the other ranks.
