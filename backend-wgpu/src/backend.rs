@@ -31,6 +31,8 @@ pub struct WgpuBackend {
     pub(crate) device: Arc<Device>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) matmul_kernel: MatmulKernel,
+    /// Whether attention takes its kernels for subgroups of eight.
+    pub(crate) subgroups: bool,
 }
 
 impl WgpuBackend {
@@ -59,7 +61,8 @@ impl WgpuBackend {
             (true, false) => MatmulKernel::Registers,
             (false, _) => MatmulKernel::Tiled,
         };
-        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel }
+        let subgroups = matmul_kernel == MatmulKernel::Subgroup;
+        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel, subgroups }
     }
 
     /// The adapter that this rank runs on.
@@ -69,6 +72,16 @@ impl WgpuBackend {
 
     pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {
         Call::new(&self.device, op, params)
+    }
+
+    /// Lanes of a workgroup that reduces a row of that many elements: the `ROW_LANES` of `lib/reduce.wgsl`.
+    pub(crate) fn row_lanes(&self, row: usize) -> u32 {
+        match (self.device.info.software, row) {
+            // Emulated lanes take turns at every barrier.
+            (true, _) => 8,
+            (false, ..=1024) => 64,
+            (false, _) => 256,
+        }
     }
 
     /// Elements that a kernel sees of one buffer at the most, wherever the view begins; a multiple of four.

@@ -74,12 +74,12 @@ kernels! {
     }
     BiasPartial "bias/backward_partial.wgsl" ["WIDE"] [] { rows: u32, n: u32, rows_per_block: u32, }
     BiasBackward "bias/backward.wgsl" ["WIDE"] [] { n: u32, blocks: u32, }
-    LayerNorm "layernorm/forward.wgsl" ["WIDE"] [] { rows: u32, h: u32, eps: f32, }
-    LayerNormBackward "layernorm/backward.wgsl" ["WIDE" "ACCUMULATE"] [] { rows: u32, h: u32, }
+    LayerNorm "layernorm/forward.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, h: u32, eps: f32, }
+    LayerNormBackward "layernorm/backward.wgsl" ["WIDE" "ACCUMULATE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, h: u32, }
     LayerNormPartial "layernorm/backward_partial.wgsl" ["WIDE"] [] { rows: u32, h: u32, rows_per_block: u32, }
     LayerNormParams "layernorm/backward_params.wgsl" ["WIDE"] [] { h: u32, blocks: u32, }
-    CrossEntropyMax "cross_entropy/max.wgsl" ["WIDE"] [] { rows: u32, v: u32, }
-    CrossEntropySums "cross_entropy/sums.wgsl" ["WIDE"] [] { rows: u32, v: u32, first_column: u32, }
+    CrossEntropyMax "cross_entropy/max.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, v: u32, }
+    CrossEntropySums "cross_entropy/sums.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, v: u32, first_column: u32, }
     CrossEntropyLoss "cross_entropy/loss.wgsl" ["WIDE"] [] { n: u32, }
     CrossEntropyBackward "cross_entropy/backward.wgsl" ["WIDE"] [] { rows: u32, v: u32, first_column: u32, scale: f32, }
     Embedding "embedding/forward.wgsl" ["WIDE"] [] { rows: u32, h: u32, v: u32, first_of_table: u32, }
@@ -89,8 +89,8 @@ kernels! {
         n: u32, lr: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32, eps: f32, weight_decay: f32, grad_scale: f32,
         correction1: f32, correction2: f32,
     }
-    SumPartial "sum/partial.wgsl" ["SQUARES"] [] { n: u32, spans: u32, span: u32, }
-    SumFinal "sum/final.wgsl" [] [] { spans: u32, alpha: f32, beta: f32, }
+    SumPartial "sum/partial.wgsl" ["SQUARES"] ["ROW_LANES" = &[8, 64, 256]] { n: u32, spans: u32, span: u32, }
+    SumFinal "sum/final.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { spans: u32, alpha: f32, beta: f32, }
     Reduce "reduce/reduce.wgsl" ["WIDE" "MAX"] [] { n: u32, }
     MatmulRegisters "matmul/registers.wgsl" ["WIDE" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
         m: u32, n: u32, k: u32, alpha: f32, beta: f32,
@@ -112,6 +112,21 @@ kernels! {
         threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
     }
     AttentionKey "attention/backward_key.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 40]] {
+        s: u32, a: u32, d: u32, scale: f32,
+        seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    }
+    SubgroupAttention "attention/subgroup_forward.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
+        s: u32, a: u32, d: u32, scale: f32,
+        seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    }
+    SubgroupAttentionQuery "attention/subgroup_backward_query.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
+        s: u32, a: u32, d: u32, scale: f32,
+        seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    }
+    SubgroupAttentionKey "attention/subgroup_backward_key.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
         threshold: u32, keep_scale: f32, heads: u32, first_head: u32,

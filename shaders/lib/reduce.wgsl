@@ -1,6 +1,5 @@
 // Reductions over the ROW_LANES lanes of a workgroup: a tree in workgroup memory, the same order every time. Every lane gets the result.
-// To be called in uniform control flow only. One workgroup a row: dispatch rows folded into x and y.
-#define ROW_LANES 64u
+// The host chooses ROW_LANES: few where lanes are emulated, many for long rows. To be called in uniform control flow only. One workgroup a row: dispatch rows folded into x and y.
 
 var<workgroup> tree: array<vec2<f32>, ROW_LANES>;
 

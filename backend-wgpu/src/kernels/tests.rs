@@ -129,7 +129,7 @@ fn check(kernel: &Kernel, defines: &Defines, operands: &[(String, bool)], of: &[
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{what}: {}\n{source}", error.emit_to_string(&source)));
     // No capability beyond WebGPU's own, but for the kernel that is for subgroups.
-    let subgroups = kernel.path == "matmul/subgroup.wgsl";
+    let subgroups = kernel.path.contains("/subgroup");
     let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)

@@ -10,6 +10,10 @@ use crate::memory::WgpuBuffer;
 
 /// Lanes of a workgroup of `attention/`.
 const LANES: usize = 32;
+/// Lanes of a workgroup of `attention/subgroup_*.wgsl`.
+const SUBGROUP: usize = 8;
+/// The largest head that those kernels take: they are unrolled over it.
+const SUBGROUP_HEAD: usize = 64;
 /// The largest head whose row a lane can hold.
 const MAX_HEAD: usize = 256;
 
@@ -36,20 +40,33 @@ macro_rules! params {
 }
 
 impl WgpuBackend {
+    /// Whether heads of that size go to the kernels for subgroups of eight.
+    fn subgroup_attention(&self, d: usize) -> bool {
+        self.subgroups && d <= SUBGROUP_HEAD
+    }
+
     pub(crate) fn do_attention(&self, args: Attention<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
         let AttentionDims { b, s, a, d } = dims;
         only_f32("attention", args.qkv)?;
         head_fits("attention", d)?;
         for (first, count) in self.row_pieces(b, s * a * 3 * d) {
-            self.call("attention", params!(Attention, dims, args.scale, args.dropout.as_ref(), first))
-                .define("D4", d.div_ceil(4) as u32)
-                .define("DROPOUT", args.dropout.is_some())
-                .wide(d % 4 == 0)
-                .read_wide(args.qkv.rows(first, count)?)
-                .write_wide(args.out.rows(first, count)?)
-                .write(args.lse.rows(first, count)?)
-                .run(Grid::Exact([s.div_ceil(LANES), a, count]))?;
+            macro_rules! run {
+                ($kernel:ident, $lanes:expr) => {
+                    self.call("attention", params!($kernel, dims, args.scale, args.dropout.as_ref(), first))
+                        .define("D4", d.div_ceil(4) as u32)
+                        .define("DROPOUT", args.dropout.is_some())
+                        .wide(d % 4 == 0)
+                        .read_wide(args.qkv.rows(first, count)?)
+                        .write_wide(args.out.rows(first, count)?)
+                        .write(args.lse.rows(first, count)?)
+                        .run(Grid::Exact([s.div_ceil($lanes), a, count]))?
+                };
+            }
+            match self.subgroup_attention(d) {
+                true => run!(SubgroupAttention, SUBGROUP),
+                false => run!(Attention, LANES),
+            }
         }
         Ok(())
     }
@@ -67,28 +84,36 @@ impl WgpuBackend {
             let (qkv, dqkv) = (args.qkv.rows(first, count)?, args.dqkv.rows(first, count)?);
             let (lse, dout) = (args.lse.rows(first, count)?, args.dout.rows(first, count)?);
             let delta = delta.rows(first, count)?;
-            let grid = Grid::Exact([s.div_ceil(LANES), a, count]);
-            self.call(OP, params!(AttentionQuery, dims, scale, dropout, first))
-                .define("D4", d.div_ceil(4) as u32)
-                .define("DROPOUT", dropout.is_some())
-                .wide(d % 4 == 0)
-                .read_wide(qkv)
-                .read_wide(args.out.rows(first, count)?)
-                .read(lse)
-                .read_wide(dout)
-                .write_wide(dqkv)
-                .write(delta)
-                .run(grid)?;
-            self.call(OP, params!(AttentionKey, dims, scale, dropout, first))
-                .define("D4", d.div_ceil(4) as u32)
-                .define("DROPOUT", dropout.is_some())
-                .wide(d % 4 == 0)
-                .read_wide(qkv)
-                .read(lse)
-                .read_wide(dout)
-                .write_wide(dqkv)
-                .read(delta)
-                .run(grid)?;
+            macro_rules! run {
+                ($query:ident, $key:ident, $lanes:expr) => {{
+                    let grid = Grid::Exact([s.div_ceil($lanes), a, count]);
+                    self.call(OP, params!($query, dims, scale, dropout, first))
+                        .define("D4", d.div_ceil(4) as u32)
+                        .define("DROPOUT", dropout.is_some())
+                        .wide(d % 4 == 0)
+                        .read_wide(qkv)
+                        .read_wide(args.out.rows(first, count)?)
+                        .read(lse)
+                        .read_wide(dout)
+                        .write_wide(dqkv)
+                        .write(delta)
+                        .run(grid)?;
+                    self.call(OP, params!($key, dims, scale, dropout, first))
+                        .define("D4", d.div_ceil(4) as u32)
+                        .define("DROPOUT", dropout.is_some())
+                        .wide(d % 4 == 0)
+                        .read_wide(qkv)
+                        .read(lse)
+                        .read_wide(dout)
+                        .write_wide(dqkv)
+                        .read(delta)
+                        .run(grid)?;
+                }};
+            }
+            match self.subgroup_attention(d) {
+                true => run!(SubgroupAttentionQuery, SubgroupAttentionKey, SUBGROUP),
+                false => run!(AttentionQuery, AttentionKey, LANES),
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ impl WgpuBackend {
         }
         for (first, rows) in self.row_pieces(t, v) {
             self.call("cross_entropy_max", kernels::CrossEntropyMax { rows: rows as u32, v: v as u32 })
+                .define("ROW_LANES", self.row_lanes(v))
                 .wide(v % 4 == 0)
                 .read_wide(args.logits.rows(first, rows)?)
                 .write(args.max.rows(first, rows)?)
@@ -33,6 +34,7 @@ impl WgpuBackend {
                 first_column: args.first_column as u32,
             };
             self.call("cross_entropy_sums", params)
+                .define("ROW_LANES", self.row_lanes(v))
                 .wide(v % 4 == 0)
                 .read_wide(args.logits.rows(first, rows)?)
                 .read(args.targets.rows(first, rows)?)

@@ -17,6 +17,7 @@ impl WgpuBackend {
         only_f32("layernorm", args.x)?;
         for (first, rows) in self.row_pieces(t, h) {
             self.call("layernorm", kernels::LayerNorm { rows: rows as u32, h: h as u32, eps: args.eps })
+                .define("ROW_LANES", self.row_lanes(h))
                 .wide(h % 4 == 0)
                 .read_wide(args.x.rows(first, rows)?)
                 .read_wide(args.gamma)
@@ -62,6 +63,7 @@ impl WgpuBackend {
                 .run(Grid::Columns(h, 1))?;
             self.call(OP, kernels::LayerNormBackward { rows: rows as u32, h: h as u32 })
                 .define("ACCUMULATE", args.accumulate)
+                .define("ROW_LANES", self.row_lanes(h))
                 .wide(h % 4 == 0)
                 .read_wide(x)
                 .read_wide(args.gamma)

@@ -57,11 +57,13 @@ impl WgpuBackend {
             let params = kernels::SumPartial { n: n as u32, spans: spans as u32, span: span as u32 };
             self.call(op, params)
                 .define("SQUARES", squares)
+                .define("ROW_LANES", self.row_lanes(span))
                 .read(x.rows(first, n)?)
                 .write(partial.rows(first / span, spans)?)
                 .run(Grid::Each(spans))?;
         }
         self.call(op, kernels::SumFinal { spans: partial.len() as u32, alpha, beta })
+            .define("ROW_LANES", self.row_lanes(partial.len()))
             .read(partial)
             .write(out)
             .run(Grid::Exact([1, 1, 1]))

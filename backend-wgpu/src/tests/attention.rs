@@ -3,6 +3,7 @@ use backend::ops::{Attention, AttentionBackward, AttentionDropout, Scratch};
 use backend::philox::{Stream, drop_below};
 
 use super::{close, empty, floats, get, random, rig, twice, workspace};
+use crate::WgpuBackend;
 
 struct Reference {
     out: Vec<f64>,
@@ -68,7 +69,19 @@ fn reference(
 
 #[test]
 fn forward_and_backward() {
-    let Some(backend) = rig() else { return };
+    let Some(rig) = rig() else { return };
+    // With the kernels for subgroups of eight, where the adapter has them, and without.
+    for subgroups in [false, rig.subgroups] {
+        cases(&WgpuBackend {
+            device: std::sync::Arc::clone(&rig.device),
+            pool: std::sync::Arc::clone(&rig.pool),
+            matmul_kernel: rig.matmul_kernel,
+            subgroups,
+        });
+    }
+}
+
+fn cases(backend: &WgpuBackend) {
     for (dims, offset) in
         [([1, 1, 1, 1], 0), ([2, 7, 3, 5], 1), ([1, 65, 2, 32], 4), ([2, 34, 1, 8], 2), ([1, 40, 1, 160], 0)]
     {

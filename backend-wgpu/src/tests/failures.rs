@@ -43,6 +43,7 @@ fn memory_is_counted_and_reused() {
         device: std::sync::Arc::clone(&rig.device),
         pool: crate::memory::Pool::new(std::sync::Arc::clone(&rig.device)),
         matmul_kernel: rig.matmul_kernel,
+        subgroups: rig.subgroups,
     };
     let alloc = |n| -> Tensor<_> { backend.alloc(Class::Optimizer, DType::F32, Shape::new(&[n])).unwrap() };
     let (a, b) = (alloc(100), alloc(300));

@@ -16,6 +16,7 @@ fn every(rig: &WgpuBackend) -> Vec<WgpuBackend> {
         device: std::sync::Arc::clone(&rig.device),
         pool: std::sync::Arc::clone(&rig.pool),
         matmul_kernel,
+        subgroups: rig.subgroups,
     };
     kernels.into_iter().map(with).collect()
 }
