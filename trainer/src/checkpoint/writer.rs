@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use model::Slice;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -33,8 +34,7 @@ struct State {
 #[derive(Debug)]
 struct Shard {
     record: ShardRecord,
-    /// Name, global shape, start, shape.
-    tensors: Vec<(String, Vec<usize>, Vec<usize>, Vec<usize>)>,
+    tensors: Vec<(String, Slice)>,
 }
 
 impl Writer {
@@ -185,10 +185,7 @@ fn write(dir: &Path, index: usize, tensors: &[ShardTensor<'_>]) -> Result<Shard,
     let path = dir.join(&name);
     let bytes = (8 + header.len() + end) as u64;
     let hash = stream(&path, &header, &sorted).map_err(|e| CheckpointError::io("write", &path, bytes, &e))?;
-    let tensors = sorted.iter().map(|tensor| {
-        let slice = tensor.slice;
-        (tensor.name.to_string(), slice.global.clone(), slice.start.clone(), slice.shape.clone())
-    });
+    let tensors = sorted.iter().map(|tensor| (tensor.name.to_string(), tensor.slice.clone()));
     Ok(Shard { tensors: tensors.collect(), record: ShardRecord { file: name, bytes, blake3: hash } })
 }
 
@@ -218,7 +215,8 @@ fn stream(path: &Path, header: &[u8], tensors: &[&ShardTensor<'_>]) -> io::Resul
 fn manifest(shards: &BTreeMap<usize, Shard>, step: u64, meta: Meta) -> Result<Manifest, CheckpointError> {
     let mut tensors: BTreeMap<String, TensorRecord> = BTreeMap::new();
     for (position, shard) in shards.values().enumerate() {
-        for (name, global, start, shape) in &shard.tensors {
+        for (name, slice) in &shard.tensors {
+            let Slice { global, start, shape } = slice;
             let record = tensors
                 .entry(name.clone())
                 .or_insert_with(|| TensorRecord { shape: global.clone(), slices: vec![] });

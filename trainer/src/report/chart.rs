@@ -44,17 +44,25 @@ pub struct Chart<'a> {
     /// The unit of y.
     pub y_label: &'a str,
     pub scale: Scale,
+    /// Width and height, in the page's pixels.
+    pub size: (f64, f64),
+    /// Whether the y axis starts at 0 whatever the values.
+    pub from_zero: bool,
     pub series: &'a [Series],
     /// A height to compare with, and its caption.
     pub reference: Option<(f64, String)>,
 }
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 64.0;
+/// The size of a chart over the page's whole width, and of one of two beside each other.
+pub const WIDE: (f64, f64) = (760.0, 300.0);
+pub const NARROW: (f64, f64) = (400.0, 220.0);
+
+const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 24.0;
+const TOP: f64 = 28.0;
 const BOTTOM: f64 = 40.0;
+/// Pixels between two ticks, along x and along y.
+const TICKS: (f64, f64) = (85.0, 42.0);
 /// Columns that a curve is reduced to: more points than pixels are no curve.
 const COLUMNS: usize = 600;
 
@@ -75,18 +83,20 @@ impl Chart<'_> {
         let Some((x_min, x_max)) = extent(every().map(|p| p.0)) else {
             return "<p class=\"note\">No steps yet.</p>\n".into();
         };
-        let reference = self.reference.as_ref().map(|r| r.0);
-        let (y_min, y_max) = extent(every().map(|p| p.1).chain(reference)).unwrap_or((0.0, 1.0));
-        let (y_ticks, y_step) = ticks(y_min, y_max, 6);
+        let (width, height) = self.size;
+        let (right, bottom) = (width - RIGHT, height - BOTTOM);
+        let also = self.reference.as_ref().map(|r| r.0).into_iter().chain(self.from_zero.then_some(0.0));
+        let (y_min, y_max) = extent(every().map(|p| p.1).chain(also)).unwrap_or((0.0, 1.0));
+        let (y_ticks, y_step) = ticks(y_min, y_max, (bottom - TOP) / TICKS.1);
         let y_min = y_min.min(y_ticks[0]);
         let y_max = y_max.max(y_ticks[y_ticks.len() - 1]);
-        let frame = Frame { scale: self.scale, x: widened(x_min, x_max), y: widened(y_min, y_max) };
+        let frame =
+            Frame { scale: self.scale, size: self.size, x: widened(x_min, x_max), y: widened(y_min, y_max) };
 
         let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
+            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n",
             escape(self.label)
         );
-        let right = WIDTH - RIGHT;
         for &tick in &y_ticks {
             let y = frame.y(tick);
             let text = label(tick, y_step);
@@ -98,7 +108,6 @@ impl Chart<'_> {
                 y + 4.0
             );
         }
-        let bottom = HEIGHT - BOTTOM;
         for (tick, text) in frame.x_ticks() {
             let x = frame.x(tick);
             let _ = write!(svg, "<path class=\"grid\" d=\"M{x:.1} {bottom}v5\"/>");
@@ -113,11 +122,11 @@ impl Chart<'_> {
             svg,
             "<text class=\"tick middle\" x=\"{}\" y=\"{}\">step</text>",
             (LEFT + right) / 2.0,
-            HEIGHT - 4.0
+            height - 4.0
         );
-        let _ = writeln!(svg, "<text class=\"tick\" x=\"4\" y=\"12\">{}</text>", escape(self.y_label));
-        if let Some((height, caption)) = &self.reference {
-            let y = frame.y(*height);
+        let _ = writeln!(svg, "<text class=\"tick\" x=\"0\" y=\"12\">{}</text>", escape(self.y_label));
+        if let Some((level, caption)) = &self.reference {
+            let y = frame.y(*level);
             let _ = write!(svg, "<path class=\"reference\" d=\"M{LEFT} {y:.1}H{right}\"/>");
             let _ = writeln!(
                 svg,
@@ -162,6 +171,7 @@ impl Chart<'_> {
 /// From values to places in the SVG.
 struct Frame {
     scale: Scale,
+    size: (f64, f64),
     x: (f64, f64),
     y: (f64, f64),
 }
@@ -170,19 +180,20 @@ impl Frame {
     fn x(&self, x: f64) -> f64 {
         let place = |x: f64| if self.scale == Scale::Log { x.ln() } else { x };
         let share = (place(x) - place(self.x.0)) / (place(self.x.1) - place(self.x.0));
-        LEFT + share * (WIDTH - LEFT - RIGHT)
+        LEFT + share * (self.size.0 - LEFT - RIGHT)
     }
 
     fn y(&self, y: f64) -> f64 {
         let share = (y - self.y.0) / (self.y.1 - self.y.0);
-        HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+        let bottom = self.size.1 - BOTTOM;
+        bottom - share * (bottom - TOP)
     }
 
     fn x_ticks(&self) -> Vec<(f64, String)> {
         let (min, max) = self.x;
         let all = match self.scale {
             Scale::Linear => {
-                let (ticks, step) = ticks(min, max, 8);
+                let (ticks, step) = ticks(min, max, (self.size.0 - LEFT - RIGHT) / TICKS.0);
                 ticks.into_iter().map(|tick| (tick, label(tick, step))).collect()
             }
             Scale::Log => {
@@ -206,9 +217,9 @@ fn widened(min: f64, max: f64) -> (f64, f64) {
 }
 
 /// About `count` round numbers, 1, 2 or 5 times a power of ten apart, that reach over `min..=max`; and their distance.
-fn ticks(min: f64, max: f64, count: usize) -> (Vec<f64>, f64) {
+fn ticks(min: f64, max: f64, count: f64) -> (Vec<f64>, f64) {
     let (min, max) = widened(min, max);
-    let rough = (max - min) / count as f64;
+    let rough = (max - min) / count;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
@@ -248,8 +259,9 @@ fn reduce(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= 2 * COLUMNS {
         return points.to_vec();
     }
-    let width = (WIDTH - LEFT - RIGHT) / COLUMNS as f64;
-    let column = |point: &(f64, f64)| ((point.0 - LEFT) / width) as usize;
+    let left = points[0].0;
+    let width = (points[points.len() - 1].0 - left) / COLUMNS as f64;
+    let column = |point: &(f64, f64)| ((point.0 - left) / width) as usize;
     let mut kept = Vec::new();
     for group in points.chunk_by(|a, b| column(a) == column(b)) {
         let by_height = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
@@ -269,11 +281,11 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_reach_over_the_range() {
-        assert_eq!(ticks(4.37, 8.32, 6), (vec![4.0, 5.0, 6.0, 7.0, 8.0, 9.0], 1.0));
-        assert_eq!(ticks(0.0, 1280.0, 8).1, 200.0);
-        assert_eq!(ticks(3.0, 3.0, 6).0[0], 3.0);
+        assert_eq!(ticks(4.37, 8.32, 6.0), (vec![4.0, 5.0, 6.0, 7.0, 8.0, 9.0], 1.0));
+        assert_eq!(ticks(0.0, 1280.0, 8.0).1, 200.0);
+        assert_eq!(ticks(3.0, 3.0, 6.0).0[0], 3.0);
         for (min, max) in [(1e-5, 2e-5), (0.0, 1e9), (-3.0, 4.0), (11_999.0, 12_001.0)] {
-            let (ticks, _) = ticks(min, max, 6);
+            let (ticks, _) = ticks(min, max, 6.0);
             assert!(ticks[0] <= min && ticks[ticks.len() - 1] >= max && ticks.len() <= 9, "{ticks:?}");
         }
         assert_eq!(log_ticks(1.0, 100.0), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]);
@@ -290,7 +302,7 @@ mod tests {
             label(1000.0, 200.0),
             label(0.25, 0.25),
         ];
-        assert_eq!(texts, ["0", "4.5", "12.5k", "2M", "5e-3", "1000", "0.2"].map(String::from).map(|t| t));
+        assert_eq!(texts, ["0", "4.5", "12.5k", "2M", "5e-3", "1000", "0.2"]);
     }
 
     #[test]
@@ -298,7 +310,7 @@ mod tests {
         let points: Vec<(f64, f64)> =
             (0..100_000).map(|i| (LEFT + i as f64 * 0.0068, if i == 54_321 { 99.0 } else { 1.0 })).collect();
         let kept = reduce(&points);
-        assert!(kept.len() <= 4 * COLUMNS, "{}", kept.len());
+        assert!(kept.len() <= 4 * (COLUMNS + 1), "{}", kept.len());
         assert!(kept.contains(&points[54_321]));
         assert_eq!((kept[0], kept[kept.len() - 1]), (points[0], points[99_999]));
         assert!(kept.is_sorted_by(|a, b| a.0 <= b.0));
@@ -307,7 +319,16 @@ mod tests {
     #[test]
     fn one_point_and_none() {
         let chart = |series: &[Series]| {
-            Chart { label: "l", y_label: "y", scale: Scale::Log, series, reference: None }.svg()
+            Chart {
+                label: "l",
+                y_label: "y",
+                scale: Scale::Log,
+                size: WIDE,
+                from_zero: false,
+                series,
+                reference: None,
+            }
+            .svg()
         };
         assert!(chart(&[]).contains("No steps yet"));
         let one = chart(&[Series::dotted("v", "valid", vec![(1.0, 4.5)])]);

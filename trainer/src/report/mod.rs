@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chart::{Chart, Scale, Series};
 
-use crate::config::RunConfig;
+use crate::config::{Parallel, RunConfig};
 use crate::metrics::{StepMetrics, Summary};
 use crate::presets::grouped;
 use crate::progress::duration;
@@ -66,6 +66,7 @@ impl Report<'_> {
 
     fn tiles(&self, page: &mut String) {
         let (summary, model) = (self.summary, &self.config.model);
+        let Parallel { tensor, pipeline, data, .. } = self.config.parallel;
         let pace = summary.tokens as f64 / summary.seconds;
         let pace = if pace.is_finite() { grouped(pace.round() as u64) } else { "–".into() };
         let time = Duration::try_from_secs_f64(summary.seconds).unwrap_or_default();
@@ -78,7 +79,7 @@ impl Report<'_> {
             ("at", pace, "tokens/s"),
             ("parameters", grouped(model.parameters()), ""),
             ("steps", grouped(summary.steps), ""),
-            ("layout", summary.layout.clone(), ""),
+            ("tensor × pipeline × data", format!("{tensor} × {pipeline} × {data}"), "ranks"),
         ] {
             let (value, unit) = (escape(&value), escape(unit));
             let _ = writeln!(page, "<div><dt>{label}</dt><dd>{value} <small>{unit}</small></dd></div>");
@@ -87,19 +88,15 @@ impl Report<'_> {
     }
 
     fn loss(&self, page: &mut String) {
-        let window = (self.metrics.len() / 50).max(1);
-        let train = self.points(|m| Some(m.loss));
         let uniform = (self.config.model.vocab as f64).ln();
-        let mut series = vec![Series::line("training, each step", "train-raw", train.clone())];
-        if window > 1 {
-            let name = format!("training, mean of {window} steps");
-            series.push(Series::line(&name, "train", trailing_mean(&train, window)));
-        }
+        let mut series = self.noisy("training", |m| m.loss);
         series.push(Series::dotted("validation", "valid", self.points(|m| m.valid_loss)));
         let chart = |scale| Chart {
             label: "Loss by step",
             y_label: "nats a token",
             scale,
+            size: chart::WIDE,
+            from_zero: false,
             series: &series,
             reference: Some((
                 uniform,
@@ -134,14 +131,13 @@ impl Report<'_> {
 
     fn step_charts(&self, page: &mut String) {
         let mut body = String::from("<div class=\"small\">\n");
-        for (label, unit, points) in [
-            ("Throughput", "tokens/s", self.points(|m| Some(m.tokens_per_second))),
-            ("Gradient norm", "before clipping", self.points(|m| Some(m.grad_norm))),
-            ("Learning rate", "", self.points(|m| Some(m.lr))),
+        for (label, unit, series) in [
+            ("Throughput", "tokens/s", self.noisy("throughput", |m| m.tokens_per_second)),
+            ("Gradient norm", "before clipping", self.noisy("norm", |m| m.grad_norm)),
+            ("Learning rate", "", vec![Series::line("rate", "train", self.points(|m| Some(m.lr)))]),
         ] {
-            let series = [Series::line(label, "train", points)];
-            let chart =
-                Chart { label, y_label: unit, scale: Scale::Linear, series: &series, reference: None };
+            let (scale, size, series) = (Scale::Linear, chart::NARROW, &series[..]);
+            let chart = Chart { label, y_label: unit, scale, size, from_zero: true, series, reference: None };
             let _ = writeln!(body, "<figure>\n<figcaption>{label}</figcaption>\n{}</figure>", chart.svg());
         }
         body.push_str("</div>\n");
@@ -158,6 +154,18 @@ impl Report<'_> {
         };
         let note = "<p class=\"note\">The prompt is bold; the rest is the model's.</p>\n";
         note.to_string() + &self.samples.iter().map(block).collect::<String>()
+    }
+
+    /// A value of each step, and where there are enough steps the mean over a fiftieth of them.
+    fn noisy(&self, name: &str, value: impl Fn(&StepMetrics) -> f64) -> Vec<Series> {
+        let points = self.points(|m| Some(value(m)));
+        let window = points.len() / 50;
+        if window < 2 {
+            return vec![Series::line(name, "train", points)];
+        }
+        let mean =
+            Series::line(&format!("{name}, mean of {window} steps"), "train", trailing_mean(&points, window));
+        vec![Series::line(&format!("{name}, each step"), "train-raw", points), mean]
     }
 
     /// One value of each step that has it.
