@@ -1,1 +1,17 @@
-//! Tests that cross crates: every operation against an fp64 reference, every layout against every other.
+//! Tests that cross crates, as a library: every operation of the contract against an fp64 reference, the collectives, and the PyTorch fixture.
+//!
+//! [`ops`] and [`collectives`] are generic over the backend and know none; the files in `tests/` choose one.
+
+pub mod case;
+pub mod draw;
+pub mod fixture;
+pub mod number;
+pub mod operands;
+pub mod ops;
+pub mod reference;
+pub mod require;
+
+pub use case::{Case, Failure, Report};
+pub use number::{Bounded, Real, U, exact, growth};
+pub use operands::{Handle, Operands, Outputs, Place, Views};
+pub use require::or_skip;

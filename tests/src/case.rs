@@ -1,0 +1,126 @@
+//! A case is data: an operation, its extents and settings, and an id that stays the same for good.
+
+use backend::Backend;
+
+/// One thing to ask of a backend.
+pub trait Case {
+    /// Its name, such as `matmul:ta=1,tb=0,m=257,n=33,k=1000,dt=f32`.
+    fn id(&self) -> String;
+
+    /// Asks it; returns the worst error in units of its limit.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure>;
+}
+
+/// What can be wrong with an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The backend returned an error.
+    #[error("the backend answers: {0}")]
+    Backend(#[from] backend::Error),
+    /// An element is farther from the reference than the arithmetic explains.
+    #[error(
+        "{operand}[{index}] = {observed:e}, expected {expected:e}: error {:.3e} is {:.3} x the limit {limit:.3e} ({beyond} of {len} elements beyond)",
+        (f64::from(*observed) - expected).abs(), (f64::from(*observed) - expected).abs() / limit
+    )]
+    Wrong {
+        /// The operand.
+        operand: &'static str,
+        /// Its worst element.
+        index: usize,
+        /// What it is.
+        observed: f32,
+        /// What it should be.
+        expected: f64,
+        /// How far it may be from that.
+        limit: f64,
+        /// How many elements are farther than they may.
+        beyond: usize,
+        /// Of how many.
+        len: usize,
+    },
+    /// A word was written that is not the operation's to write.
+    #[error(
+        "element {index} relative to {operand} (of {len}) was written, which the operation must leave alone"
+    )]
+    Trespass {
+        /// The operand in which, or near which, it lies.
+        operand: &'static str,
+        /// That operand's length.
+        len: usize,
+        /// Index from the operand's start; outside its length it is a guard.
+        index: i64,
+    },
+    /// Two runs differ.
+    #[error("{operand}[{index}] is {first:e} in one run and {second:e} in the next")]
+    Unsteady {
+        /// The operand.
+        operand: &'static str,
+        /// The first element that differs.
+        index: usize,
+        /// Its value at first.
+        first: f32,
+        /// Its value then.
+        second: f32,
+    },
+    /// A call that must be refused was not, or not with the right error.
+    #[error("{what}: expected {expected}, the backend answers {got}")]
+    Refusal {
+        /// The mistake.
+        what: String,
+        /// The error it must get.
+        expected: &'static str,
+        /// What it got.
+        got: String,
+    },
+}
+
+/// What a run of cases found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many ran.
+    pub ran: usize,
+    /// The case nearest to its limit, or beyond, and how near.
+    pub tightest: Option<(String, f64)>,
+    /// Ids of those that failed, and why.
+    pub failures: Vec<(String, Failure)>,
+}
+
+impl Report {
+    /// Runs the cases whose id contains the environment's `MTNLG_CASE`, or all.
+    pub fn of<B: Backend, C: Case>(backend: &B, cases: impl IntoIterator<Item = C>) -> Self {
+        let only = std::env::var("MTNLG_CASE").unwrap_or_default();
+        let mut report = Self::default();
+        for case in cases {
+            let id = case.id();
+            if !id.contains(&only) {
+                continue;
+            }
+            report.ran += 1;
+            match case.run(backend) {
+                Ok(ratio) => {
+                    if report.tightest.as_ref().is_none_or(|(_, tightest)| ratio > *tightest) {
+                        report.tightest = Some((id, ratio));
+                    }
+                }
+                Err(failure) => report.failures.push((id, failure)),
+            }
+        }
+        report
+    }
+
+    /// Prints how near the cases came to their limits.
+    ///
+    /// # Panics
+    /// If one failed, with every id and reason.
+    pub fn assert_passed(&self) {
+        if let Some((id, ratio)) = &self.tightest {
+            println!("{} cases; nearest to its limit: {id}, {ratio:.3} of it", self.ran);
+        }
+        let list: Vec<String> =
+            self.failures.iter().map(|(id, failure)| format!("\n  {id}\n    {failure}")).collect();
+        assert!(list.is_empty(), "{} of {} cases failed:{}", list.len(), self.ran, list.concat());
+    }
+}

@@ -1,0 +1,388 @@
+//! The operands of one case on a device: windows with guard words around them, run twice.
+//!
+//! Every word that the operation has no business to write (guards, inputs, what lies between two windows of one buffer) must come back with the bits it
+//! had; outputs begin as NaN, so what is not written shows; two runs must give the same bits.
+
+use std::ops::Index;
+
+use backend::{Backend, Class, DType, Shape, Tensor, View};
+
+use crate::{Bounded, Failure};
+
+/// A quiet NaN: what a guard holds. An operation that reads past its window spoils its result.
+const GUARD: u32 = 0x7fc0_dead;
+/// A quiet NaN: what outputs and scratch begin with.
+const POISON: u32 = 0x7fc0_beef;
+/// Guard words after each window.
+const GAP: usize = 9;
+
+/// Where the windows of a case lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Each in a buffer of its own, from its first element.
+    Aligned,
+    /// Each in a buffer of its own, 1, 2, 3 … elements in.
+    Offset,
+    /// All numbers in one buffer, one after the other; token indices in another, since a kernel may see a buffer as one type only.
+    Shared,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Place; 3] = [Place::Aligned, Place::Offset, Place::Shared];
+
+    /// The name in case identifiers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Place::Aligned => "aligned",
+            Place::Offset => "offset",
+            Place::Shared => "shared",
+        }
+    }
+}
+
+/// What the operation may do to an operand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Input,
+    Output,
+    Scratch,
+}
+
+struct Slot {
+    name: &'static str,
+    dtype: DType,
+    shape: Shape,
+    words: Vec<u32>,
+    role: Role,
+}
+
+/// Names an operand of [`Operands`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle(usize);
+
+/// The operands of a case; see the [module](self).
+pub struct Operands<'b, B: Backend> {
+    backend: &'b B,
+    place: Place,
+    slots: Vec<Slot>,
+}
+
+/// The operands as views, by handle.
+pub struct Views<'a, B>(Vec<View<'a, B>>);
+
+impl<'a, B> Index<Handle> for Views<'a, B> {
+    type Output = View<'a, B>;
+    fn index(&self, handle: Handle) -> &View<'a, B> {
+        &self.0[handle.0]
+    }
+}
+
+impl<'b, B: Backend> Operands<'b, B> {
+    /// None yet.
+    pub fn new(backend: &'b B, place: Place) -> Self {
+        Self { backend, place, slots: Vec::new() }
+    }
+
+    fn push(
+        &mut self,
+        name: &'static str,
+        dtype: DType,
+        shape: &[usize],
+        words: Vec<u32>,
+        role: Role,
+    ) -> Handle {
+        let shape = Shape::new(shape);
+        assert_eq!(shape.len(), words.len(), "{name}{shape}");
+        self.slots.push(Slot { name, dtype, shape, words, role });
+        Handle(self.slots.len() - 1)
+    }
+
+    /// An f32 operand that is only read.
+    pub fn input(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, DType::F32, shape, bits(data), Role::Input)
+    }
+
+    /// A u32 operand that is only read.
+    pub fn tokens(&mut self, name: &'static str, data: &[u32]) -> Handle {
+        self.push(name, DType::U32, &[data.len()], data.to_vec(), Role::Input)
+    }
+
+    /// An f32 operand that is read and written.
+    pub fn in_place(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, DType::F32, shape, bits(data), Role::Output)
+    }
+
+    /// An f32 operand that is overwritten; it begins as NaN.
+    pub fn output(&mut self, name: &'static str, shape: &[usize]) -> Handle {
+        let len = shape.iter().product();
+        self.push(name, DType::F32, shape, vec![POISON; len], Role::Output)
+    }
+
+    /// A u32 operand that is overwritten.
+    pub fn tokens_output(&mut self, name: &'static str, len: usize) -> Handle {
+        self.push(name, DType::U32, &[len], vec![POISON; len], Role::Output)
+    }
+
+    /// An f32 operand whose contents mean nothing afterwards.
+    pub fn consumed(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, DType::F32, shape, bits(data), Role::Scratch)
+    }
+
+    /// Scratch of exactly `len` f32 elements; it begins as NaN.
+    pub fn workspace(&mut self, len: usize) -> Handle {
+        self.push("workspace", DType::F32, &[len], vec![POISON; len], Role::Scratch)
+    }
+
+    /// Runs the operation twice on fresh copies of the operands and returns what the outputs hold.
+    ///
+    /// # Errors
+    /// The backend's; a word changed that should not have; two runs that differ.
+    pub fn run(
+        &self,
+        operation: impl Fn(&Views<'_, B::Buffer>) -> backend::Result<()>,
+    ) -> Result<Outputs, Failure> {
+        let (images, places) = self.lay_out();
+        let buffers = self.allocate(&images)?;
+        let first = self.round(&images, &places, &buffers, &operation)?;
+        let second = self.round(&images, &places, &buffers, &operation)?;
+        for (slot, (a, b)) in self.slots.iter().zip(first.iter().zip(&second)) {
+            if slot.role == Role::Output
+                && let Some(index) = a.iter().zip(b).position(|(a, b)| a != b)
+            {
+                let [first, second] = [a[index], b[index]].map(f32::from_bits);
+                return Err(Failure::Unsteady { operand: slot.name, index, first, second });
+            }
+        }
+        let data = first.into_iter().map(|words| words.into_iter().map(f32::from_bits).collect()).collect();
+        Ok(Outputs { names: self.slots.iter().map(|slot| slot.name).collect(), data })
+    }
+
+    /// Makes a call that is to be refused: no operand may have changed. Returns what the call answers.
+    ///
+    /// # Errors
+    /// The backend's, of all but the operation; a word that changed.
+    pub fn attempt(
+        &self,
+        operation: impl Fn(&Views<'_, B::Buffer>) -> backend::Result<()>,
+    ) -> Result<backend::Result<()>, Failure> {
+        let (images, places) = self.lay_out();
+        let buffers = self.allocate(&images)?;
+        for (image, buffer) in images.iter().zip(&buffers) {
+            self.backend.write(buffer.view(), &to_bytes(image))?;
+        }
+        let answer = operation(&self.views(&places, &buffers)?);
+        let after = self.read_back(&images, &buffers)?;
+        self.unchanged(&images, &after, &places)?;
+        Ok(answer)
+    }
+
+    /// The buffers' first contents, and for each operand its buffer and its first element there.
+    fn lay_out(&self) -> (Vec<Vec<u32>>, Vec<(usize, usize)>) {
+        let mut images: Vec<Vec<u32>> = Vec::new();
+        let mut types: Vec<DType> = Vec::new();
+        let mut places = Vec::new();
+        for (i, slot) in self.slots.iter().enumerate() {
+            let shared = types.iter().position(|&dtype| self.place == Place::Shared && dtype == slot.dtype);
+            let buffer = shared.unwrap_or_else(|| {
+                images.push(Vec::new());
+                types.push(slot.dtype);
+                images.len() - 1
+            });
+            let image = &mut images[buffer];
+            if self.place == Place::Offset {
+                image.resize(i + 1, GUARD);
+            }
+            places.push((buffer, image.len()));
+            image.extend_from_slice(&slot.words);
+            image.extend_from_slice(&[GUARD; GAP]);
+        }
+        (images, places)
+    }
+
+    fn views<'a>(
+        &self,
+        places: &[(usize, usize)],
+        buffers: &'a [Tensor<B::Buffer>],
+    ) -> backend::Result<Views<'a, B::Buffer>> {
+        let view = |(slot, &(buffer, at)): (&Slot, &(usize, usize))| {
+            let whole = buffers[buffer].view();
+            View::new(whole.buffer(), slot.dtype, whole.offset() + at, slot.shape)
+        };
+        Ok(Views(self.slots.iter().zip(places).map(view).collect::<backend::Result<_>>()?))
+    }
+
+    /// One run: what each operand's window holds after it.
+    fn round(
+        &self,
+        images: &[Vec<u32>],
+        places: &[(usize, usize)],
+        buffers: &[Tensor<B::Buffer>],
+        operation: &impl Fn(&Views<'_, B::Buffer>) -> backend::Result<()>,
+    ) -> Result<Vec<Vec<u32>>, Failure> {
+        for (image, buffer) in images.iter().zip(buffers) {
+            self.backend.write(buffer.view(), &to_bytes(image))?;
+        }
+        operation(&self.views(places, buffers)?)?;
+        let mut after = self.read_back(images, buffers)?;
+        let windows = |(slot, &(buffer, at)): (&Slot, &(usize, usize))| {
+            after[buffer][at..at + slot.shape.len()].to_vec()
+        };
+        let results: Vec<Vec<u32>> = self.slots.iter().zip(places).map(windows).collect();
+        // With the writable windows put back, everything must be as it was.
+        for (slot, &(buffer, at)) in self.slots.iter().zip(places) {
+            if slot.role != Role::Input {
+                after[buffer][at..at + slot.shape.len()].copy_from_slice(&slot.words);
+            }
+        }
+        self.unchanged(images, &after, places)?;
+        Ok(results)
+    }
+
+    fn allocate(&self, images: &[Vec<u32>]) -> backend::Result<Vec<Tensor<B::Buffer>>> {
+        images
+            .iter()
+            .map(|image| self.backend.alloc(Class::Workspace, DType::F32, [image.len()].into()))
+            .collect()
+    }
+
+    fn read_back(
+        &self,
+        images: &[Vec<u32>],
+        buffers: &[Tensor<B::Buffer>],
+    ) -> backend::Result<Vec<Vec<u32>>> {
+        let read = |(image, buffer): (&Vec<u32>, &Tensor<B::Buffer>)| {
+            let mut bytes = vec![0; image.len() * 4];
+            self.backend.read(buffer.view(), &mut bytes)?;
+            Ok(from_bytes(&bytes))
+        };
+        images.iter().zip(buffers).map(read).collect()
+    }
+
+    fn unchanged(
+        &self,
+        before: &[Vec<u32>],
+        after: &[Vec<u32>],
+        places: &[(usize, usize)],
+    ) -> Result<(), Failure> {
+        for (buffer, (before, after)) in before.iter().zip(after).enumerate() {
+            if let Some(word) = before.iter().zip(after).position(|(a, b)| a != b) {
+                return Err(self.trespass(places, buffer, word));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whose word was changed.
+    fn trespass(&self, places: &[(usize, usize)], buffer: usize, word: usize) -> Failure {
+        // The nearest window that begins at or before the word, else the first one of the buffer.
+        let here = || self.slots.iter().zip(places).filter(|(_, place)| place.0 == buffer);
+        let before = here().filter(|(_, place)| place.1 <= word).last().or_else(|| here().next());
+        match before {
+            Some((slot, &(_, at))) => Failure::Trespass {
+                operand: slot.name,
+                len: slot.shape.len(),
+                index: word as i64 - at as i64,
+            },
+            None => unreachable!("a buffer is laid out for an operand"),
+        }
+    }
+}
+
+/// What the operands hold after a run.
+pub struct Outputs {
+    names: Vec<&'static str>,
+    data: Vec<Vec<f32>>,
+}
+
+impl Outputs {
+    /// An operand's elements.
+    pub fn of(&self, handle: Handle) -> &[f32] {
+        &self.data[handle.0]
+    }
+
+    /// Compares an operand with what it should be; returns the worst error in units of its limit.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`], with the worst element.
+    pub fn expect(&self, handle: Handle, expected: &[Bounded]) -> Result<f64, Failure> {
+        compare(self.names[handle.0], self.of(handle), expected)
+    }
+
+    /// As [`expect`](Self::expect), for an operation that copies or selects: not a bit may differ.
+    ///
+    /// # Errors
+    /// [`Failure::Wrong`], with the first element that differs.
+    pub fn expect_bits(&self, handle: Handle, expected: &[f32]) -> Result<f64, Failure> {
+        let got = self.of(handle);
+        assert_eq!(got.len(), expected.len());
+        let differs = |(got, expected): (&f32, &f32)| {
+            got.to_bits() != expected.to_bits() && !(got.is_nan() && expected.is_nan())
+        };
+        let beyond = got.iter().zip(expected).filter(|&pair| differs(pair)).count();
+        match got.iter().zip(expected).position(differs) {
+            None => Ok(0.0),
+            Some(index) => Err(Failure::Wrong {
+                operand: self.names[handle.0],
+                index,
+                observed: got[index],
+                expected: f64::from(expected[index]),
+                limit: 0.0,
+                beyond,
+                len: got.len(),
+            }),
+        }
+    }
+}
+
+/// Compares element by element; returns the worst error in units of its limit.
+///
+/// # Errors
+/// [`Failure::Wrong`], with the worst element.
+pub fn compare(operand: &'static str, got: &[f32], expected: &[Bounded]) -> Result<f64, Failure> {
+    assert_eq!(got.len(), expected.len(), "{operand}");
+    // A device may flush subnormal results, and operands, to 0.
+    let flush = f64::from(f32::MIN_POSITIVE);
+    let (mut worst, mut at, mut beyond) = (0.0, 0, 0);
+    for (i, (&got, expected)) in got.iter().zip(expected).enumerate() {
+        // The expected value is itself rounded to f64 only; the result's own rounding is part of its bound.
+        let error = (f64::from(got) - expected.value).abs();
+        let within = match expected.value.is_nan() {
+            true => got.is_nan(),
+            false => error <= expected.error + flush,
+        };
+        beyond += usize::from(!within);
+        let ratio = match (within, error.is_nan()) {
+            (true, true) => 0.0,
+            (false, true) => f64::INFINITY,
+            _ => error / (expected.error + flush),
+        };
+        if ratio > worst {
+            (worst, at) = (ratio, i);
+        }
+    }
+    match beyond {
+        0 => Ok(worst),
+        _ => Err(Failure::Wrong {
+            operand,
+            index: at,
+            observed: got[at],
+            expected: expected[at].value,
+            limit: expected[at].error + flush,
+            beyond,
+            len: got.len(),
+        }),
+    }
+}
+
+fn bits(data: &[f32]) -> Vec<u32> {
+    data.iter().map(|x| x.to_bits()).collect()
+}
+
+fn to_bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn from_bytes(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
+}

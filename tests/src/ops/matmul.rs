@@ -1,0 +1,176 @@
+//! [`backend::ops::Matmul`] and its fused forms.
+
+use backend::Backend;
+use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu};
+
+use super::{edge_pairs, place};
+use crate::draw::Draw;
+use crate::reference::gelu;
+use crate::reference::matmul::{Product, forward, linear};
+use crate::{Bounded, Case, Failure, Operands, Place, Real, exact};
+
+/// What the factors hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Standard normal numbers.
+    Normal,
+    /// Integers so small that every partial sum is exact in f32: the result must be.
+    Whole,
+}
+
+/// A product.
+pub struct MatmulCase {
+    product: Product,
+    data: Data,
+    place: Place,
+    /// Whether the operands have their batch axis.
+    batched: bool,
+}
+
+/// Every pair of transposes over edges, batches, factors and places.
+pub fn cases() -> Vec<MatmulCase> {
+    let shapes = [
+        [1, 1, 1],
+        [1, 33, 64],
+        [31, 1, 127],
+        [33, 65, 1],
+        [32, 32, 32],
+        [63, 129, 31],
+        [64, 64, 64],
+        [65, 63, 128],
+        [127, 31, 257],
+        [128, 128, 129],
+        [129, 257, 65],
+        [257, 33, 1000],
+        [3, 5, 0],
+    ];
+    let factors = [(1.0, 0.0), (1.0, 1.0), (-1.25, 0.75), (0.5, 0.0)];
+    let mut cases = Vec::new();
+    for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        for [m, n, k] in shapes {
+            let i = cases.len();
+            let (alpha, beta) = factors[i % factors.len()];
+            let batch = [1, 1, 3][i % 3];
+            let product = Product { batch, m, n, k, trans_a, trans_b, alpha, beta };
+            // The places go round more slowly than the batches, so that each meets each.
+            cases.push(MatmulCase { product, data: Data::Normal, place: place(i / 3), batched: i % 3 > 0 });
+        }
+        let product = Product { batch: 1, m: 129, n: 67, k: 130, trans_a, trans_b, alpha: 1.0, beta: 0.0 };
+        cases.push(MatmulCase { product, data: Data::Whole, place: Place::Offset, batched: false });
+    }
+    // Deep enough that a narrower accumulation would show, and more than one tile of everything.
+    let product =
+        Product { batch: 1, m: 192, n: 160, k: 4096, trans_a: true, trans_b: false, alpha: 1.0, beta: 1.0 };
+    cases.push(MatmulCase { product, data: Data::Normal, place: Place::Aligned, batched: false });
+    cases
+}
+
+impl Case for MatmulCase {
+    fn id(&self) -> String {
+        let Product { batch, m, n, k, trans_a, trans_b, alpha, beta } = self.product;
+        let batch = if self.batched { format!("batch={batch},") } else { String::new() };
+        let data = if self.data == Data::Whole { ",data=whole" } else { "" };
+        format!(
+            "matmul:ta={},tb={},{batch}m={m},n={n},k={k},alpha={alpha},beta={beta}{data},place={},dt=f32",
+            u8::from(trans_a),
+            u8::from(trans_b),
+            self.place.name()
+        )
+    }
+
+    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+        let Product { batch, m, n, k, trans_a, trans_b, alpha, beta } = self.product;
+        let mut draw = Draw::new(&self.id());
+        let mut numbers = |len| match self.data {
+            Data::Normal => draw.normal(len, 0.0, 1.0),
+            Data::Whole => draw.whole(len, -64, 64),
+        };
+        let (left, right, before) = (numbers(batch * m * k), numbers(batch * k * n), numbers(batch * m * n));
+        let extents = |rows, columns| match self.batched {
+            true => vec![batch, rows, columns],
+            false => vec![rows, columns],
+        };
+        let mut on = Operands::new(backend, self.place);
+        let a = on.input("a", &if trans_a { extents(k, m) } else { extents(m, k) }, &left);
+        let b = on.input("b", &if trans_b { extents(n, k) } else { extents(k, n) }, &right);
+        let c = match beta == 0.0 {
+            true => on.output("c", &extents(m, n)),
+            false => on.in_place("c", &extents(m, n), &before),
+        };
+        let out = on.run(|v| {
+            let (alpha, beta) = (alpha as f32, beta as f32);
+            backend.matmul(Matmul { a: v[a], b: v[b], c: v[c], trans_a, trans_b, alpha, beta })
+        })?;
+        let mut expected: Vec<Bounded> =
+            forward(&self.product, &exact(&left), &exact(&right), &exact(&before));
+        if self.data == Data::Whole {
+            expected.iter_mut().for_each(|x| *x = Bounded::exact(x.value));
+        }
+        out.expect(c, &expected)
+    }
+}
+
+/// A linear layer, with or without its activation.
+pub struct LinearCase {
+    t: usize,
+    n: usize,
+    k: usize,
+    gelu: bool,
+    place: Place,
+}
+
+fn linear_cases(gelu: bool) -> Vec<LinearCase> {
+    let edges = edge_pairs().enumerate();
+    edges.map(|(i, [t, n])| LinearCase { t, n, k: [64, 33, 127, 1][i % 4], gelu, place: place(i) }).collect()
+}
+
+/// Cases of [`MatmulBias`].
+pub fn bias_cases() -> Vec<LinearCase> {
+    linear_cases(false)
+}
+
+/// Cases of [`MatmulBiasGelu`].
+pub fn bias_gelu_cases() -> Vec<LinearCase> {
+    linear_cases(true)
+}
+
+impl Case for LinearCase {
+    fn id(&self) -> String {
+        let op = if self.gelu { "matmul_bias_gelu" } else { "matmul_bias" };
+        format!("{op}:t={},n={},k={},place={},dt=f32", self.t, self.n, self.k, self.place.name())
+    }
+
+    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+        let Self { t, n, k, .. } = *self;
+        let mut draw = Draw::new(&self.id());
+        let (input, weights, row) = (
+            draw.normal(t * k, 0.0, 1.0),
+            draw.normal(n * k, 0.0, 1.0 / (k as f64).sqrt()),
+            draw.normal(n, 0.0, 1.0),
+        );
+        let mut on = Operands::new(backend, self.place);
+        let x = on.input("x", &[t, k], &input);
+        let w = on.input("w", &[n, k], &weights);
+        let bias = on.input("bias", &[n], &row);
+        let expected: Vec<Bounded> = linear([t, n, k], &exact(&input), &exact(&weights), &exact(&row));
+        if self.gelu {
+            let pre = on.output("pre", &[t, n]);
+            let y = on.output("y", &[t, n]);
+            let out = on.run(|v| {
+                backend.matmul_bias_gelu(MatmulBiasGelu {
+                    x: v[x],
+                    w: v[w],
+                    bias: v[bias],
+                    pre: v[pre],
+                    y: v[y],
+                })
+            })?;
+            Ok(out.expect(pre, &expected)?.max(out.expect(y, &gelu::forward(&expected))?))
+        } else {
+            let y = on.output("y", &[t, n]);
+            let out =
+                on.run(|v| backend.matmul_bias(MatmulBias { x: v[x], w: v[w], bias: v[bias], y: v[y] }))?;
+            out.expect(y, &expected)
+        }
+    }
+}
