@@ -1,0 +1,114 @@
+//! The checks, in an order that says the cheap things first and compiles every crate as few times as may be: one profile, one target directory.
+
+use std::time::{Duration, Instant};
+
+use crate::command::{Finished, answers, cargo, run};
+use crate::harness::Tests;
+use crate::{Outcome, lavapipe, readme};
+
+/// The checks that were made.
+#[derive(Default)]
+pub struct Checks {
+    /// Name, outcome and time of each.
+    pub done: Vec<(&'static str, Outcome, Duration)>,
+    /// Every test program's tests.
+    pub tests: Tests,
+}
+
+/// What a command's end means.
+fn outcome(finished: &Finished) -> Outcome {
+    if finished.ok { Outcome::Passed } else { Outcome::Failed("see above".to_owned()) }
+}
+
+impl Checks {
+    /// Makes them all, whatever fails.
+    pub fn run(quick: bool, ci: bool) -> Self {
+        let mut checks = Self::default();
+        checks.note("formatting", || outcome(&run(&mut cargo(&["fmt", "--all", "--check"]), false)));
+        checks.note("clippy", || {
+            let command = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+            outcome(&run(&mut cargo(&command), false))
+        });
+        let device = if quick { Err("--quick".to_owned()) } else { lavapipe::ensure() };
+        checks.test(quick, ci, device.is_ok());
+        checks.note("a device for the wgpu tests", || match device {
+            Ok(()) => Outcome::Passed,
+            Err(why) => Outcome::NotRun { why, required: !quick },
+        });
+        if quick {
+            return checks;
+        }
+        checks.note("documentation", || {
+            let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
+            outcome(&run(command.env("RUSTDOCFLAGS", "--deny warnings"), false))
+        });
+        checks.note("commands in the documents", readme::check);
+        checks.deny();
+        checks
+    }
+
+    fn note(&mut self, name: &'static str, check: impl FnOnce() -> Outcome) {
+        let start = Instant::now();
+        let outcome = check();
+        self.done.push((name, outcome, start.elapsed()));
+    }
+
+    /// Every test of the workspace; with `quick`, not those of wgpu.
+    fn test(&mut self, quick: bool, ci: bool, device: bool) {
+        let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
+        if quick {
+            arguments.extend(["--exclude", "backend-wgpu"]);
+        }
+        arguments.extend(["--", "--show-output"]);
+        if quick {
+            // Tests of the wgpu backend say so in their names, or in their file's.
+            arguments.extend(["--skip", "wgpu"]);
+        }
+        let mut command = cargo(&arguments);
+        if device {
+            command.env("MTNLG_REQUIRE", "wgpu");
+        } else {
+            command.env_remove("MTNLG_REQUIRE");
+        }
+        if ci {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
+        let start = Instant::now();
+        let finished = run(&mut command, false);
+        self.tests = Tests::count(&finished.lines);
+        let ran = self.tests.passed + self.tests.failed;
+        let outcome = match (finished.ok, self.tests.failed) {
+            (true, _) if ran == 0 => Outcome::Failed("no test ran".to_owned()),
+            (true, _) => Outcome::Passed,
+            (false, 0) => Outcome::Failed("a test program did not build or did not finish".to_owned()),
+            (false, failed) => Outcome::Failed(format!("{failed} tests")),
+        };
+        self.done.push(("tests", outcome, start.elapsed()));
+    }
+
+    /// Licences, sources and bans; advisories where their database can be had.
+    fn deny(&mut self) {
+        if !answers("cargo", &["deny", "--version"]) {
+            let why = "cargo-deny is not installed (cargo install cargo-deny)".to_owned();
+            self.note("cargo deny", || Outcome::NotRun { why, required: false });
+            return;
+        }
+        self.note("cargo deny: licences, sources, bans", || {
+            outcome(&run(&mut cargo(&["deny", "check", "licenses", "sources", "bans"]), false))
+        });
+        self.note("cargo deny: advisories", || {
+            let finished = run(&mut cargo(&["deny", "check", "advisories"]), false);
+            let unreachable = |line: &String| {
+                line.contains("failed to fetch advisory database")
+                    || line.contains("failed to load advisory database")
+            };
+            match finished.lines.iter().any(unreachable) {
+                true => Outcome::NotRun {
+                    why: "the advisory database cannot be fetched".to_owned(),
+                    required: false,
+                },
+                false => outcome(&finished),
+            }
+        });
+    }
+}
