@@ -3,6 +3,7 @@
 //! [`ops`] and [`collectives`] are generic over the backend and know none; the files in `tests/` choose one.
 
 pub mod case;
+pub mod collectives;
 pub mod draw;
 pub mod fixture;
 pub mod number;
