@@ -277,7 +277,7 @@ impl<'b, B: Backend> Operands<'b, B> {
     fn trespass(&self, places: &[(usize, usize)], buffer: usize, word: usize) -> Failure {
         // The nearest window that begins at or before the word, else the first one of the buffer.
         let here = || self.slots.iter().zip(places).filter(|(_, place)| place.0 == buffer);
-        let before = here().filter(|(_, place)| place.1 <= word).last().or_else(|| here().next());
+        let before = here().rfind(|(_, place)| place.1 <= word).or_else(|| here().next());
         match before {
             Some((slot, &(_, at))) => Failure::Trespass {
                 operand: slot.name,

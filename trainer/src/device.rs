@@ -85,6 +85,7 @@ mod tests {
             name: name.to_owned(),
             api: "vulkan",
             software,
+            subgroups_of_eight: false,
             driver: "driver 1".to_owned(),
             max_buffer: 1 << 28,
             max_binding: 1 << 27,

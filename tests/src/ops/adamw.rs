@@ -51,7 +51,7 @@ impl Case for AdamWCase {
         // A parameter that has never had a gradient, as an unused row of the embedding: its update is 0 / (0 + eps).
         gradient.iter_mut().step_by(7).for_each(|g| *g = 0.0);
         let first = self.settings.step == 1;
-        let moment = |i: usize, x: f32| if first || i % 7 == 0 { 0.0 } else { x };
+        let moment = |i: usize, x: f32| if first || i.is_multiple_of(7) { 0.0 } else { x };
         let firsts: Vec<f32> =
             draw.normal(n, 0.0, 1e-2).into_iter().enumerate().map(|(i, x)| moment(i, x)).collect();
         let seconds: Vec<f32> =
