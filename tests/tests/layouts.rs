@@ -49,7 +49,7 @@ fn samples(index: u64, out: &mut [u32]) {
     for (i, slot) in out.iter_mut().enumerate() {
         *slot = token;
         let noise = stream.word((index << 8) + i as u64 + 1);
-        token = if noise % 4 == 0 { noise / 4 % 128 } else { (token * 5 + 7) % 128 };
+        token = if noise.is_multiple_of(4) { noise / 4 % 128 } else { (token * 5 + 7) % 128 };
     }
 }
 
