@@ -1,4 +1,4 @@
-//! The wgpu backend: the operations of [`backend`] as WGSL kernels on Vulkan, Metal and DX12, in f32.
+//! The wgpu backend: the operations of [`backend`](::backend) as WGSL kernels on Vulkan, Metal and DX12, in f32.
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -9,7 +9,7 @@
 //! These run on one:
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step.
-//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`bench`]: `mtnlg bench`.
+//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`.
 //!
 //! Over all of them stand
 //!

@@ -1,6 +1,6 @@
 //! `mtnlg train`: from the configuration to the report.
 //!
-//! [`train`] prepares the text, opens the device, runs a [`session`] on all ranks, and writes what the run leaves: `config.toml`, `metrics.jsonl`,
+//! [`train`] prepares the text, opens the device, runs a session on all ranks, and writes what the run leaves: `config.toml`, `metrics.jsonl`,
 //! checkpoints, `summary.json`, `report.html`. A run directory is made only once everything that can be refused has been checked.
 
 mod samples;
