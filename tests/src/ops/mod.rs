@@ -34,7 +34,8 @@ pub(crate) fn edge_pairs() -> impl Iterator<Item = [usize; 2]> {
     })
 }
 
-/// One `#[test]` an operation, each running that operation's cases on the backend that the expression makes: an `Option<Arc<B>>`, `None` to skip.
+/// One `#[test]` an operation, each running that operation's cases on the backend that the expression makes: an `Option` of an `Arc` or a `Box`, `None`
+/// to skip.
 #[macro_export]
 macro_rules! operation_tests {
     ($backend:expr) => {
