@@ -18,17 +18,17 @@ ROOT = HERE.parent.parent
 
 
 def answer(command):
-    """The last line of the command's output, as JSON."""
+    """What the command prints, as JSON."""
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     if finished.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} exited with {finished.returncode}")
-    return json.loads(finished.stdout.strip().splitlines()[-1])
+    return json.loads(finished.stdout)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long PyTorch is measured each round")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long each side is measured a round")
     parser.add_argument("--setting", choices=["best", "eager", "compiled"], default="best")
     parser.add_argument("--mtnlg", type=pathlib.Path, default=ROOT / "target/release/mtnlg")
     parser.add_argument("--at-least", type=float, default=0.0, help="the smallest ratio that is not a failure")
@@ -36,6 +36,7 @@ def main():
     if not arguments.mtnlg.exists():
         sys.exit(f"{arguments.mtnlg} is missing: cargo build --release")
     peer = [sys.executable, HERE / "laptop_step.py", "--json", "--seconds", str(arguments.seconds), "--setting"]
+    ours_command = [arguments.mtnlg, "bench", "step", "--json", "--backend", "cpu", "--seconds", str(arguments.seconds)]
     setting = arguments.setting
     if setting == "best":
         found = answer([*peer, "all"])
@@ -45,7 +46,7 @@ def main():
     print(f"{'round':>5} {'ours':>10} {'torch':>10} {'ratio':>7}")
     ours, theirs, ratios = [], [], []
     for i in range(arguments.rounds):
-        ours.append(answer([arguments.mtnlg, "bench", "step", "--json"])["tokens_per_second"])
+        ours.append(answer(ours_command)["tokens_per_second"])
         theirs.append(answer([*peer, setting])["tokens_per_second"])
         ratios.append(ours[-1] / theirs[-1])
         print(f"{i + 1:>5} {ours[-1]:>10,.0f} {theirs[-1]:>10,.0f} {ratios[-1]:>7.3f}", flush=True)
