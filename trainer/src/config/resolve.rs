@@ -259,11 +259,11 @@ mod tests {
 
     #[test]
     fn what_is_not_set_follows_what_is() {
-        let config = resolve(&["model.hidden=256", "model.seq_len=512", "train.steps=800"]).unwrap();
+        let config = resolve(&["model.hidden=256", "model.seq_len=512", "train.steps=850"]).unwrap();
         assert_eq!(config.model, GptConfig::new(4, 256, 4, 512, 4096));
         assert_eq!(
             (config.train.seq_len, config.train.warmup_steps, config.train.decay_steps),
-            (512, 50, 800)
+            (512, 50, 850)
         );
         let own =
             resolve(&["model.hidden=256", "model.ffn_hidden=512", "train.steps=10", "train.warmup_steps=5"]);
