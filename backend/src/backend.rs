@@ -1,10 +1,10 @@
 //! The trait that a backend implements.
 
 use crate::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
+    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu, BlockSquares, Cast,
     CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout, Embedding,
     EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu,
-    Scratch, Sum, SumSquares,
+    Scratch, Sum,
 };
 use crate::{Buffer, Class, DType, ReduceOp, Result, Shape, Tensor, Usage, View};
 
@@ -101,7 +101,15 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Add::check`].
     fn add(&self, args: Add<'_, Self::Buffer>) -> Result<()>;
 
-    /// Every output = the inputs combined element by element, in their order. The buffers may belong to other ranks of this process; it is the caller
+    /// See [`Cast`].
+    ///
+    /// # Errors
+    /// As [`Cast::check`].
+    fn cast(&self, args: Cast<'_, Self::Buffer>) -> Result<()>;
+
+    /// Every output = the inputs combined element by element, in a balanced binary tree over their order: neighbours are combined pairwise, level after
+    /// level, and an odd last one goes up as it is, `((x0 + x1) + (x2 + x3)) + x4`. In fp32 throughout; a narrower type is rounded once, at the end. So the
+    /// sum of 2^k inputs is the sum of the sums of their halves, to the bit. The buffers may belong to other ranks of this process; it is the caller
     /// that keeps those ranks waiting. The piece of every collective that does arithmetic.
     ///
     /// # Errors
@@ -221,11 +229,11 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Sum::check`].
     fn sum(&self, args: Sum<'_, Self::Buffer>) -> Result<()>;
 
-    /// See [`SumSquares`].
+    /// See [`BlockSquares`].
     ///
     /// # Errors
-    /// As [`SumSquares::check`].
-    fn sum_squares(&self, args: SumSquares<'_, Self::Buffer>) -> Result<()>;
+    /// As [`BlockSquares::check`].
+    fn block_squares(&self, args: BlockSquares<'_, Self::Buffer>) -> Result<()>;
 
     /// See [`MatmulBias`]. Composed of [`matmul`](Self::matmul) and [`bias_add`](Self::bias_add).
     ///

@@ -69,10 +69,20 @@ impl Group {
 /// How a collective combines elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// Their sum, in the order of the group.
+    /// Their sum, as the tree of [`Backend::reduce`](crate::Backend::reduce) over the order of the group.
     Sum,
     /// Their maximum; NaN if one of them is NaN.
     Max,
+}
+
+/// A way between two ranks on which messages keep their order. The two directions of a pipeline are lanes of their own: where two stages are each
+/// other's neighbour on both sides (interleaved schedules), activations and gradients travel between the same two ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Activations, to the stage after.
+    Forward,
+    /// Gradients, to the stage before.
+    Backward,
 }
 
 /// One rank's end of the cluster.
@@ -111,17 +121,17 @@ pub trait Communicator<B: Buffer>: Send {
     /// As [`all_reduce`](Self::all_reduce).
     fn broadcast(&self, group: &Group, root: usize, data: View<'_, B>) -> Result<()>;
 
-    /// Sends `data` to a world rank; returns once `data` may be overwritten, which does not wait for the receiver.
+    /// Sends `data` to a world rank on a lane; returns once `data` may be overwritten, which does not wait for the receiver.
     ///
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
-    fn send(&self, to: usize, data: View<'_, B>) -> Result<()>;
+    fn send(&self, to: usize, lane: Lane, data: View<'_, B>) -> Result<()>;
 
-    /// Receives the oldest message that world rank `from` has sent here.
+    /// Receives the oldest message that world rank `from` has sent here on that lane.
     ///
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce); a message of another length or type is a mismatch.
-    fn recv(&self, from: usize, data: View<'_, B>) -> Result<()>;
+    fn recv(&self, from: usize, lane: Lane, data: View<'_, B>) -> Result<()>;
 
     /// Returns once every rank of the group is here.
     ///

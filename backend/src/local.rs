@@ -1,7 +1,7 @@
 //! Ranks as threads of one process: a [`Communicator`] over any [`Backend`] whose ranks can reach each other's buffers.
 //!
 //! A collective is two meetings with the rank's share of the work between them: the first one says that everybody's data are ready, the second one
-//! that everybody's share is done (or, on a device, enqueued). Element `j` of a group's reduction is always combined in the order of the group, so the
+//! that everybody's share is done (or, on a device, enqueued). Element `j` of a group's reduction is always combined in the same tree over the group, so the
 //! bits depend neither on timing nor on who computes it.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::rendezvous::{Call, Rendezvous};
 use crate::{
-    Backend, Class, Communicator, DType, Error, Group, GroupKind, ReduceOp, Result, Shape, Tensor, View,
+    Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Shape, Tensor, View,
 };
 
 /// What a rank brings to a meeting: its call, and the tensor that the others may read or write until the next one.
@@ -288,18 +288,18 @@ impl<B: Backend> Communicator<B::Buffer> for LocalCommunicator<B> {
         })
     }
 
-    fn send(&self, to: usize, data: View<'_, B::Buffer>) -> Result<()> {
+    fn send(&self, to: usize, lane: Lane, data: View<'_, B::Buffer>) -> Result<()> {
         let staged = self.stage(to, data)?;
         self.backend.copy(data.reshape([data.len()])?, staged.view())?;
         let group = self.pair(to);
         let call = Call { op: "send", group: &group, rank: self.rank };
-        self.world.rendezvous.post(call, to, Message { staged, shape: data.shape() })
+        self.world.rendezvous.post(call, to, lane, Message { staged, shape: data.shape() })
     }
 
-    fn recv(&self, from: usize, data: View<'_, B::Buffer>) -> Result<()> {
+    fn recv(&self, from: usize, lane: Lane, data: View<'_, B::Buffer>) -> Result<()> {
         let group = self.pair(from);
         let call = Call { op: "recv", group: &group, rank: self.rank };
-        let Message { staged, shape } = self.world.rendezvous.collect(call, from)?;
+        let Message { staged, shape } = self.world.rendezvous.collect(call, from, lane)?;
         if staged.dtype() != data.dtype() || staged.len() != data.len() {
             return Err(Error::Mismatch {
                 op: "recv",

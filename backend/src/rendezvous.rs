@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Error, Group, Result};
+use crate::{Error, Group, Lane, Result};
 
 /// A call that ranks make together, for the errors.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +43,8 @@ struct Mailbox<M> {
     arrived: Condvar,
 }
 
-/// The mailboxes that are open, by sender and receiver.
-type Mailboxes<M> = HashMap<(usize, usize), Arc<Mailbox<M>>>;
+/// The mailboxes that are open, by sender, receiver and lane.
+type Mailboxes<M> = HashMap<(usize, usize, Lane), Arc<Mailbox<M>>>;
 
 /// The first failure: who, and what it said.
 #[derive(Clone)]
@@ -120,24 +120,24 @@ impl<T: Clone, M> Rendezvous<T, M> {
         Ok(Arc::clone(&meeting.gathered))
     }
 
-    /// Leaves a message for rank `to`.
+    /// Leaves a message for rank `to` on that lane.
     ///
     /// # Errors
     /// [`Error::PeerFailed`] once any rank has failed.
-    pub fn post(&self, call: Call<'_>, to: usize, message: M) -> Result<()> {
+    pub fn post(&self, call: Call<'_>, to: usize, lane: Lane, message: M) -> Result<()> {
         self.check(call)?;
-        let mailbox = self.mailbox(call.rank, to);
+        let mailbox = self.mailbox(call.rank, to, lane);
         lock(&mailbox.queue).push_back(message);
         mailbox.arrived.notify_one();
         Ok(())
     }
 
-    /// Waits for the oldest message from rank `from`.
+    /// Waits for the oldest message from rank `from` on that lane.
     ///
     /// # Errors
     /// As [`meet`](Self::meet).
-    pub fn collect(&self, call: Call<'_>, from: usize) -> Result<M> {
-        let mailbox = self.mailbox(from, call.rank);
+    pub fn collect(&self, call: Call<'_>, from: usize, lane: Lane) -> Result<M> {
+        let mailbox = self.mailbox(from, call.rank, lane);
         let deadline = Instant::now() + self.timeout;
         let mut queue = lock(&mailbox.queue);
         loop {
@@ -173,9 +173,9 @@ impl<T: Clone, M> Rendezvous<T, M> {
         lock(&self.failure).clone().map(|failure| (failure.rank, failure.cause))
     }
 
-    fn mailbox(&self, from: usize, to: usize) -> Arc<Mailbox<M>> {
+    fn mailbox(&self, from: usize, to: usize, lane: Lane) -> Arc<Mailbox<M>> {
         let open = || Arc::new(Mailbox { queue: Mutex::default(), arrived: Condvar::new() });
-        Arc::clone(lock(&self.mailboxes).entry((from, to)).or_insert_with(open))
+        Arc::clone(lock(&self.mailboxes).entry((from, to, lane)).or_insert_with(open))
     }
 
     fn check(&self, call: Call<'_>) -> Result<()> {

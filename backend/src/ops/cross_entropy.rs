@@ -105,7 +105,7 @@ impl<B: Buffer> CrossEntropyLoss<'_, B> {
 ///
 /// | view | shape | dtype | |
 /// |---|---|---|---|
-/// | `logits`, `dlogits` | `[t, v]` | float, alike | may be the same view |
+/// | `logits`, `dlogits` | `[t, v]` | float | may be the same view |
 /// | `targets` | `[t]` | u32 | |
 /// | `max`, `sum_exp` | `[t]` | f32 | the group's |
 pub struct CrossEntropyBackward<'a, B> {
@@ -137,7 +137,7 @@ impl<B: Buffer> CrossEntropyBackward<'_, B> {
         dtype(OP, "targets", self.targets, DType::U32)?;
         per_token(OP, t, &[("max", self.max), ("sum_exp", self.sum_exp)])?;
         shape(OP, "dlogits", self.dlogits, &[t, v])?;
-        dtype(OP, "dlogits", self.dlogits, self.logits.dtype())?;
+        float(OP, "dlogits", self.dlogits)?;
         let inputs = [("targets", self.targets), ("max", self.max), ("sum_exp", self.sum_exp)];
         apart(OP, ("dlogits", self.dlogits), &inputs, false)?;
         apart(OP, ("dlogits", self.dlogits), &[("logits", self.logits)], true)?;

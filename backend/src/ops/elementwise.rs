@@ -30,6 +30,34 @@ impl<B: Buffer> Add<'_, B> {
     }
 }
 
+/// `dst = src`, each element rounded to nearest even in `dst`'s type; what leaves its range is infinite, NaN stays NaN.
+///
+/// | view | shape | dtype |
+/// |---|---|---|
+/// | `src` | any | float |
+/// | `dst` | as long as `src` | float |
+pub struct Cast<'a, B> {
+    /// What is read.
+    pub src: View<'a, B>,
+    /// What is written.
+    pub dst: View<'a, B>,
+}
+
+impl<B: Buffer> Cast<'_, B> {
+    /// Checks the operands; returns the number of elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::DType`], [`Error::Overlap`].
+    pub fn check(&self) -> Result<usize> {
+        const OP: &str = "cast";
+        float(OP, "src", self.src)?;
+        float(OP, "dst", self.dst)?;
+        as_long(OP, "dst", self.dst, self.src)?;
+        apart(OP, ("dst", self.dst), &[("src", self.src)], false)?;
+        Ok(self.src.len())
+    }
+}
+
 /// Checks the operands of `copy`; returns the number of elements.
 ///
 /// # Errors
@@ -87,6 +115,15 @@ fn same_length<B: Buffer>(
     like: View<'_, B>,
 ) -> Result<()> {
     dtype(op, name, view, like.dtype())?;
+    as_long(op, name, view, like)
+}
+
+fn as_long<B: Buffer>(
+    op: &'static str,
+    name: &'static str,
+    view: View<'_, B>,
+    like: View<'_, B>,
+) -> Result<()> {
     match view.len() == like.len() {
         true => Ok(()),
         false => Err(Error::Shape {

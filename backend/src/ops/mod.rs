@@ -22,12 +22,12 @@ pub use bias::{BiasAdd, BiasBackward};
 pub use bias_dropout_residual::BiasDropoutResidual;
 pub use cross_entropy::{CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums};
 pub use dropout::{Dropout, DropoutMask};
-pub use elementwise::{Add, check_copy, check_float, check_reduce};
+pub use elementwise::{Add, Cast, check_copy, check_float, check_reduce};
 pub use embedding::{Embedding, EmbeddingBackward};
 pub use gelu::{BiasGelu, Gelu, GeluBackward};
 pub use layernorm::{LayerNorm, LayerNormBackward};
 pub use matmul::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
-pub use reduce::{Sum, SumSquares};
+pub use reduce::{BlockSquares, Sum};
 
 use crate::{Buffer, DType, Error, Result, View};
 
@@ -45,7 +45,7 @@ pub enum Scratch {
     AttentionBackward { b: usize, s: usize, a: usize, d: usize },
     /// [`EmbeddingBackward`].
     EmbeddingBackward { t: usize, v: usize, h: usize },
-    /// [`Sum`] and [`SumSquares`].
+    /// [`Sum`].
     Sum { n: usize },
 }
 

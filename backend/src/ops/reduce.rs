@@ -1,4 +1,4 @@
-use super::{apart, dtype, float, shape, workspace};
+use super::{apart, dtype, float, shape, within, workspace};
 use crate::{Buffer, DType, Result, View};
 
 /// `out[0] = alpha sum(x) + beta out[0]`, in a fixed order.
@@ -26,47 +26,47 @@ impl<B: Buffer> Sum<'_, B> {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::DType`](crate::Error::DType), [`Error::Overlap`](crate::Error::Overlap).
     pub fn check(&self) -> Result<usize> {
-        scalar("sum", self.x, self.out, self.workspace)
+        const OP: &str = "sum";
+        float(OP, "x", self.x)?;
+        shape(OP, "out", self.out, &[1])?;
+        dtype(OP, "out", self.out, DType::F32)?;
+        apart(OP, ("out", self.out), &[("x", self.x)], false)?;
+        workspace(OP, self.workspace, &[("x", self.x), ("out", self.out)])?;
+        Ok(self.x.len())
     }
 }
 
-/// `out[0] = sum(x^2) + beta out[0]`, in a fixed order: a term of the gradient norm.
+/// `out[i] = sum of x[j]^2 over block i`, the elements `i block .. (i + 1) block` (the last block may be shorter): the terms of the gradient norm.
+///
+/// A block's sum depends on the block's elements alone, neither on `x`'s length nor on where the block stands in it: the norm can be defined as a tree over
+/// blocks, whoever holds them.
 ///
 /// | view | shape | dtype |
 /// |---|---|---|
-/// | `x` | any | float |
-/// | `out` | `[1]` | f32 |
-pub struct SumSquares<'a, B> {
+/// | `x` | any, n elements | f32 |
+/// | `out` | `[ceil(n / block)]` | f32 |
+pub struct BlockSquares<'a, B> {
     /// What is squared.
     pub x: View<'a, B>,
-    /// Result.
+    /// A sum a block.
     pub out: View<'a, B>,
-    /// Factor of what `out` held; 0 overwrites it, NaN included.
-    pub beta: f32,
-    /// Scratch.
-    pub workspace: View<'a, B>,
+    /// Elements a block, at least 1.
+    pub block: usize,
 }
 
-impl<B: Buffer> SumSquares<'_, B> {
-    /// Checks the operands; returns the number of summands.
+impl<B: Buffer> BlockSquares<'_, B> {
+    /// Checks the operands; returns the number of blocks.
     ///
     /// # Errors
-    /// As [`Sum::check`].
+    /// [`Error::Argument`](crate::Error::Argument) unless `block` is at least 1; as [`Sum::check`].
     pub fn check(&self) -> Result<usize> {
-        scalar("sum_squares", self.x, self.out, self.workspace)
+        const OP: &str = "block_squares";
+        within(OP, "block", self.block as f32, "at least 1", self.block > 0)?;
+        let blocks = self.x.len().div_ceil(self.block);
+        dtype(OP, "x", self.x, DType::F32)?;
+        shape(OP, "out", self.out, &[blocks])?;
+        dtype(OP, "out", self.out, DType::F32)?;
+        apart(OP, ("out", self.out), &[("x", self.x)], false)?;
+        Ok(blocks)
     }
-}
-
-fn scalar<B: Buffer>(
-    op: &'static str,
-    x: View<'_, B>,
-    out: View<'_, B>,
-    space: View<'_, B>,
-) -> Result<usize> {
-    float(op, "x", x)?;
-    shape(op, "out", out, &[1])?;
-    dtype(op, "out", out, DType::F32)?;
-    apart(op, ("out", out), &[("x", x)], false)?;
-    workspace(op, space, &[("x", x), ("out", out)])?;
-    Ok(x.len())
 }
