@@ -13,6 +13,7 @@ pub mod config;
 pub mod layers;
 pub mod parameter;
 pub mod presets;
+pub mod recompute;
 pub mod shard;
 pub mod stage;
 pub mod store;
@@ -20,6 +21,7 @@ pub mod tensor_group;
 
 pub use config::{ConfigError, GptConfig};
 pub use parameter::{Parameter, Slice};
+pub use recompute::Recompute;
 pub use shard::Shard;
 pub use stage::{Activations, Microbatch, Stage};
 pub use store::ParameterStore;

@@ -27,6 +27,7 @@ pub mod launch;
 pub mod layout;
 pub mod lr;
 pub mod metrics;
+pub mod options;
 pub mod presets;
 pub mod progress;
 pub mod report;
