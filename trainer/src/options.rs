@@ -43,7 +43,7 @@ pub enum Numerics {
 }
 
 /// How a layout is executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Execution {
     /// In which order a pipeline runs its microbatches.
     pub schedule: Schedule,
