@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use backend::ops::{
     AdamW, Add, Attention, AttentionBackward, AttentionDropout, BiasAdd, BiasBackward, BiasDropoutResidual,
-    BiasGelu, CrossEntropyBackward, CrossEntropyMax, CrossEntropySums, Dropout, DropoutMask, Embedding,
-    EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, MatmulBias, MatmulBiasGelu, Scratch,
-    SumSquares,
+    BiasGelu, BlockSquares, CrossEntropyBackward, CrossEntropyMax, CrossEntropySums, Dropout, DropoutMask,
+    Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, MatmulBias,
+    MatmulBiasGelu, Scratch,
 };
 use backend::philox::Stream;
 use backend::{Backend, ReduceOp, Result};
@@ -121,9 +121,10 @@ fn main() {
         let (lr, beta1, beta2, eps, weight_decay, grad_scale) = (1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0);
         cpu.adamw(AdamW { param, grad, m, v, lr, beta1, beta2, eps, weight_decay, grad_scale, step: 9 })
     });
-    let norm = mean.rows(0, 1).expect("there are rows");
-    bytes("sum_squares", V * H, &|| {
-        cpu.sum_squares(SumSquares { x: table, out: norm, beta: 0.0, workspace })
+    const BLOCK: usize = 65_536;
+    let norms = f(&[(V * H).div_ceil(BLOCK)]);
+    bytes("block_squares", V * H, &|| {
+        cpu.block_squares(BlockSquares { x: table, out: norms.view(), block: BLOCK })
     });
 
     let mut flops = |name: &str, flops: usize, work: &dyn Fn() -> Result<()>| {

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use backend::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual,
+    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BlockSquares,
     CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, DropoutMask, Embedding,
     EmbeddingBackward, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu,
-    Scratch, Sum, SumSquares,
+    Scratch, Sum,
 };
 use backend::philox::Stream;
 use backend::{Backend, Result, Tensor};
@@ -21,6 +21,9 @@ use common::{A, B, D, H, Rig, S, T, V};
 type Memory = Tensor<CpuBuffer>;
 
 const LAYERS: usize = 4;
+
+/// Elements of a block of the gradient norm.
+const BLOCK: usize = 65_536;
 
 /// A linear layer's tensors.
 struct Linear {
@@ -103,7 +106,7 @@ fn step(rig: &Rig) -> impl FnMut() -> Clock {
     let n = 12 * H * H * LAYERS + 13 * H * LAYERS + (V + S + 2) * H;
     let [param, grad, m, v] = [(); 4].map(|()| f(&[n]));
     rig.cpu.fill(v.view(), 0.1).expect("f32");
-    let scalar = f(&[1]);
+    let (scalar, norms) = (f(&[1]), f(&[n.div_ceil(BLOCK)]));
     let biggest = [
         Scratch::LayerNormBackward { t: T, h: H },
         Scratch::BiasBackward { t: T, n: 4 * H },
@@ -318,7 +321,7 @@ fn step(rig: &Rig) -> impl FnMut() -> Clock {
             })
         });
         clock.time("optimizer", || {
-            cpu.sum_squares(SumSquares { x: grad.view(), out: scalar.view(), beta: 0.0, workspace: w })?;
+            cpu.block_squares(BlockSquares { x: grad.view(), out: norms.view(), block: BLOCK })?;
             let (param, grad, m, v) = (param.view(), grad.view(), m.view(), v.view());
             cpu.adamw(AdamW {
                 param,

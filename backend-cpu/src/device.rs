@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend::ops::{
     AdamW, Add, Attention, AttentionBackward, AttentionDims, BiasAdd, BiasBackward, BiasDropoutResidual,
-    BiasGelu, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout, Embedding,
-    EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu,
-    Scratch, Sum, SumSquares,
+    BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums,
+    Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul,
+    MatmulBias, MatmulBiasGelu, Scratch, Sum,
 };
 use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
@@ -159,6 +159,7 @@ impl Backend for CpuBackend {
 
     operations! {
         add(Add) => ops::elementwise::add;
+        cast(Cast) => ops::elementwise::cast;
         matmul(Matmul) => ops::matmul::matmul;
         matmul_bias(MatmulBias) => ops::matmul::matmul_bias;
         matmul_bias_gelu(MatmulBiasGelu) => ops::matmul::matmul_bias_gelu;
@@ -181,6 +182,6 @@ impl Backend for CpuBackend {
         cross_entropy_backward(CrossEntropyBackward) => ops::cross_entropy::backward;
         adamw(AdamW) => ops::adamw::adamw;
         sum(Sum) => ops::reduce::sum;
-        sum_squares(SumSquares) => ops::reduce::sum_squares;
+        block_squares(BlockSquares) => ops::reduce::block_squares;
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use backend::{Backend, Class, Communicator, DType, Error, Group, GroupKind, ReduceOp};
+use backend::{Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp};
 use backend_cpu::{CpuBackend, cluster};
 
 fn put(cpu: &CpuBackend, data: &[f32]) -> common::Memory {
@@ -39,9 +39,9 @@ fn collectives_of_four_ranks() {
         let root = put(cpu, &mine);
         comm.broadcast(&world, 2, root.view())?;
         let (to, from) = ((rank + 1) % 4, (rank + 3) % 4);
-        comm.send(to, source.view())?;
+        comm.send(to, Lane::Forward, source.view())?;
         let received = put(cpu, &[0.0; 12]);
-        comm.recv(from, received.view())?;
+        comm.recv(from, Lane::Forward, received.view())?;
         comm.barrier(&world)?;
         Ok([sum, max, whole, root, received].map(|x| get(cpu, &x)))
     });

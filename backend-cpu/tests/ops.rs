@@ -3,9 +3,9 @@
 mod common;
 
 use backend::ops::{
-    AdamW, Add, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu, CrossEntropyBackward, CrossEntropyLoss,
-    CrossEntropyMax, CrossEntropySums, Dropout, DropoutMask, Embedding, EmbeddingBackward, Gelu,
-    GeluBackward, LayerNorm, LayerNormBackward, Scratch, Sum, SumSquares,
+    AdamW, Add, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu, BlockSquares, Cast,
+    CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout, DropoutMask,
+    Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Scratch, Sum,
 };
 use backend::philox::{Stream, drop_below};
 use backend::{Backend, DType, Error, ReduceOp, View};
@@ -56,25 +56,34 @@ impl Bits for Vec<f32> {
     }
 }
 
+/// Neighbours pairwise, level after level; an odd last one goes up as it is.
+fn tree(mut level: Vec<f32>, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    while level.len() > 1 {
+        level = level.chunks(2).map(|pair| pair.iter().copied().reduce(&combine).unwrap()).collect();
+    }
+    level[0]
+}
+
 #[test]
-fn reduce_in_order_into_its_inputs() {
-    for n in [1, 31, 40_000] {
-        let data: Vec<_> = (0..3).map(|i| numbers(i, n)).collect();
+fn reduce_is_a_tree_into_its_inputs() {
+    for (n, count) in [1, 31, 4000].into_iter().flat_map(|n| (1..=17).map(move |count| (n, count))) {
+        let data: Vec<_> = (0..count as u64).map(|i| numbers(i, n)).collect();
         for op in [ReduceOp::Sum, ReduceOp::Max] {
             let run = |rig: &Rig| {
                 let parts: Vec<_> = data.iter().map(|x| rig.put(&[n], x)).collect();
                 let views: Vec<View<'_, _>> = parts.iter().map(|x| x.view()).collect();
                 let other = rig.nan(&[n]);
-                let outputs = [views[2], views[0], other.view()];
-                rig.cpu.reduce(op, &views, &outputs).unwrap();
-                vec![rig.get(&parts[0]), rig.get(&parts[1]), rig.get(&parts[2]), rig.get(&other)]
+                rig.cpu.reduce(op, &views, &[views[count - 1], other.view()]).unwrap();
+                parts.iter().chain([&other]).map(|x| rig.get(x)).collect()
             };
             let combined = (0..n).map(|i| {
-                let [a, b, c] = [data[0][i], data[1][i], data[2][i]];
-                f64::from(if op == ReduceOp::Sum { (a + b) + c } else { a.max(b).max(c) })
+                let level = data.iter().map(|x| x[i]).collect();
+                f64::from(tree(level, |a, b| if op == ReduceOp::Sum { a + b } else { a.max(b) }))
             });
             let combined: Vec<f64> = combined.collect();
-            check("reduce", 0.0, run, &[combined.clone(), wide(&data[1]), combined.clone(), combined]);
+            let untouched = data[..count - 1].iter().map(|x| wide(x));
+            let expected: Vec<_> = untouched.chain([combined.clone(), combined]).collect();
+            check(&format!("reduce {count} of {n}"), 0.0, run, &expected);
         }
     }
 }
@@ -447,17 +456,58 @@ fn sums_of_everything() {
         let run = |rig: &Rig| {
             let x = rig.put(&[n], &x);
             let workspace = rig.scratch(Scratch::Sum { n });
-            let (fresh, held, squares) = (rig.nan(&[1]), rig.put(&[1], &[2.0]), rig.nan(&[1]));
+            let (fresh, held) = (rig.nan(&[1]), rig.put(&[1], &[2.0]));
             let sum = |out, beta| Sum { x: x.view(), out, alpha: 0.5, beta, workspace: workspace.view() };
             rig.cpu.sum(sum(fresh.view(), 0.0)).unwrap();
             rig.cpu.sum(sum(held.view(), 3.0)).unwrap();
-            let (x, workspace) = (x.view(), workspace.view());
-            rig.cpu.sum_squares(SumSquares { x, out: squares.view(), beta: 0.0, workspace }).unwrap();
-            vec![rig.get(&fresh), rig.get(&held), rig.get(&squares)]
+            vec![rig.get(&fresh), rig.get(&held)]
         };
-        let (sum, squares): (f64, f64) = (wide(&x).iter().sum(), wide(&x).iter().map(|x| x * x).sum());
-        check("sums", 2e-5, run, &[vec![0.5 * sum], vec![0.5 * sum + 6.0], vec![squares]]);
+        let sum: f64 = wide(&x).iter().sum();
+        check("sums", 2e-5, run, &[vec![0.5 * sum], vec![0.5 * sum + 6.0]]);
     }
+}
+
+#[test]
+fn squares_of_blocks() {
+    for n in [0, 1, 31, 257, 16_384, 100_003] {
+        for block in [1, 7, 64, 1000, 40_000, 1 << 40] {
+            let x = numbers(1, n);
+            let run = |rig: &Rig| {
+                let (x, out) = (rig.put(&[n], &x), rig.nan(&[n.div_ceil(block)]));
+                rig.cpu.block_squares(BlockSquares { x: x.view(), out: out.view(), block }).unwrap();
+                vec![rig.get(&out)]
+            };
+            let squares: Vec<f64> =
+                wide(&x).chunks(block).map(|block| block.iter().map(|x| x * x).sum()).collect();
+            check("block_squares", 2e-5, run, &[squares]);
+        }
+    }
+}
+
+#[test]
+fn the_squares_of_a_block_depend_on_nothing_else() {
+    let rig = Rig::new(2);
+    let (n, block) = (90_000, 777);
+    let x = rig.put(&[n], &numbers(1, n));
+    let squares = |first: usize, count: usize| {
+        let (x, out) = (x.view().rows(first * block, count * block).unwrap(), rig.nan(&[count]));
+        rig.cpu.block_squares(BlockSquares { x, out: out.view(), block }).unwrap();
+        rig.get(&out).map_bits()
+    };
+    let whole = squares(0, n / block);
+    for (first, count) in [(0, 1), (1, 1), (3, 50), (114, 1)] {
+        assert_eq!(squares(first, count), whole[first..first + count]);
+    }
+}
+
+#[test]
+fn cast_of_f32_is_a_copy() {
+    let run = |rig: &Rig| {
+        let (src, dst) = (rig.put(&[40_001], &numbers(1, 40_001)), rig.nan(&[40_001]));
+        rig.cpu.cast(Cast { src: src.view(), dst: dst.view() }).unwrap();
+        vec![rig.get(&dst)]
+    };
+    check("cast", 0.0, run, &[wide(&numbers(1, 40_001))]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! `fill`, `copy`, `scale`, `add`, and `reduce`, the arithmetic of collectives.
+//! `fill`, `copy`, `cast`, `scale`, `add`, and `reduce`, the arithmetic of collectives.
 
 use std::cell::Cell;
 
-use backend::ops::{Add, check_copy, check_float, check_reduce};
+use backend::ops::{Add, Cast, check_copy, check_float, check_reduce};
 use backend::{DType, ReduceOp, Result, View};
 
 use super::GRAIN;
@@ -38,6 +38,17 @@ pub(crate) fn copy(threads: &Threads, src: View<'_, CpuBuffer>, dst: View<'_, Cp
     let start = |view: View<'_, CpuBuffer>| view.buffer().start().wrapping_add(view.byte_range().start);
     // SAFETY: the views are apart, in bounds and of one length.
     unsafe { start(src).copy_to_nonoverlapping(start(dst), src.bytes()) };
+    Ok(())
+}
+
+pub(crate) fn cast(threads: &Threads, args: Cast<'_, CpuBuffer>) -> Result<()> {
+    let n = args.check()?;
+    let (src, dst) = (Floats::new("cast", args.src)?, Floats::new("cast", args.dst)?);
+    threads.pieces(n, GRAIN, |piece| {
+        // SAFETY: the views are apart; each piece is its own task's.
+        let (src, dst) = unsafe { (src.cells(piece.clone()), dst.cells(piece)) };
+        dst.iter().zip(src).for_each(|(dst, src)| dst.set(src.get()));
+    });
     Ok(())
 }
 
@@ -78,17 +89,33 @@ pub(crate) fn add(threads: &Threads, args: Add<'_, CpuBuffer>) -> Result<()> {
     Ok(())
 }
 
+/// The deepest tree of [`reduce`]: more inputs than 2^32 - 1 there are not.
+const DEPTH: usize = 32;
+
 kernel! {
+    /// The tree, as a stack of sums of 2^k inputs each, the larger below: what arrives is combined with the sums of its own size, and in the end the
+    /// sums that are left with each other, the smallest first.
     fn reduce_all<'a, S>(simd, op: ReduceOp, inputs: &'a [&'a [Cell<f32>]], outputs: &'a [&'a [Cell<f32>]]) {
-        let Some((first, rest)) = inputs.split_first() else { return };
+        let Some(first) = inputs.first() else { return };
+        let combine = |left: Lanes<S>, right: Lanes<S>| match op {
+            ReduceOp::Sum => left + right,
+            ReduceOp::Max => left.max(right).unless_nan(right),
+        };
+        let mut stack = [Lanes::splat(simd, 0.0); DEPTH];
         lanes!(S, first.len(), |i, w| {
-            let mut total = Lanes::load(simd, first, i, w);
-            for input in rest {
-                let next = Lanes::load(simd, input, i, w);
-                total = match op {
-                    ReduceOp::Sum => total + next,
-                    ReduceOp::Max => total.max(next).unless_nan(next),
-                };
+            let mut height = 0;
+            for (before, input) in inputs.iter().enumerate() {
+                let mut sum = Lanes::load(simd, input, i, w);
+                for _ in 0..before.trailing_ones() {
+                    height -= 1;
+                    sum = combine(stack[height], sum);
+                }
+                stack[height] = sum;
+                height += 1;
+            }
+            let mut total = stack[height - 1];
+            for left in stack[..height - 1].iter().rev() {
+                total = combine(*left, total);
             }
             for output in outputs {
                 total.store(output, i, w);

@@ -1,11 +1,11 @@
-//! Sums of everything, by pieces of a fixed length: f32 within a piece, f64 over the pieces.
+//! Sums: of everything, by pieces of a fixed length, f32 within a piece and f64 over the pieces; and of the squares of each block.
 
 use std::cell::Cell;
 
-use backend::ops::{Sum, SumSquares};
-use backend::{Result, View};
+use backend::Result;
+use backend::ops::{BlockSquares, Sum};
 
-use super::GRAIN;
+use super::{GRAIN, row_grain};
 use crate::CpuBuffer;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
@@ -38,37 +38,38 @@ kernel! {
     }
 }
 
-/// `out = alpha sum + beta out`.
-fn total(
-    threads: &Threads,
-    op: &'static str,
-    [x, out, workspace]: [View<'_, CpuBuffer>; 3],
-    squared: bool,
-    [alpha, beta]: [f32; 2],
-) -> Result<()> {
-    let n = x.len();
-    let (x, out) = (Floats::new(op, x)?, Floats::new(op, out)?);
-    let partial = Floats::workspace(op, workspace, sum_workspace(n))?;
+pub(crate) fn sum(threads: &Threads, args: Sum<'_, CpuBuffer>) -> Result<()> {
+    const OP: &str = "sum";
+    let n = args.check()?;
+    let (x, out) = (Floats::new(OP, args.x)?, Floats::new(OP, args.out)?);
+    let partial = Floats::workspace(OP, args.workspace, sum_workspace(n))?;
     threads.pieces(n, GRAIN, |piece| {
         let task = piece.start / GRAIN;
         // SAFETY: the operands are apart; each task has its element of the workspace.
         let (x, partial) = unsafe { (x.cells(piece), partial.cells(task..task + 1)) };
-        partial[0].set(piece_sum(x, squared));
+        partial[0].set(piece_sum(x, false));
     });
     // SAFETY: no task runs any more.
     let (partial, out) = unsafe { (partial.cells(0..sum_workspace(n)), out.cells(0..1)) };
     let sum = partial.iter().map(|x| f64::from(x.get())).sum::<f64>() as f32;
-    let held = if beta == 0.0 { 0.0 } else { beta * out[0].get() };
-    out[0].set(alpha * sum + held);
+    let held = if args.beta == 0.0 { 0.0 } else { args.beta * out[0].get() };
+    out[0].set(args.alpha * sum + held);
     Ok(())
 }
 
-pub(crate) fn sum(threads: &Threads, args: Sum<'_, CpuBuffer>) -> Result<()> {
-    args.check()?;
-    total(threads, "sum", [args.x, args.out, args.workspace], false, [args.alpha, args.beta])
-}
-
-pub(crate) fn sum_squares(threads: &Threads, args: SumSquares<'_, CpuBuffer>) -> Result<()> {
-    args.check()?;
-    total(threads, "sum_squares", [args.x, args.out, args.workspace], true, [1.0, args.beta])
+pub(crate) fn block_squares(threads: &Threads, args: BlockSquares<'_, CpuBuffer>) -> Result<()> {
+    const OP: &str = "block_squares";
+    let blocks = args.check()?;
+    let (n, block) = (args.x.len(), args.block);
+    let (x, out) = (Floats::new(OP, args.x)?, Floats::new(OP, args.out)?);
+    threads.pieces(blocks, row_grain(block), |piece| {
+        // SAFETY: the operands are apart; each sum is its own task's.
+        let sums = unsafe { out.cells(piece.clone()) };
+        for (i, sum) in piece.zip(sums) {
+            // SAFETY: nobody writes x.
+            let x = unsafe { x.cells(i * block..n.min((i + 1).saturating_mul(block))) };
+            sum.set(x.chunks(GRAIN).map(|x| f64::from(piece_sum(x, true))).sum::<f64>() as f32);
+        }
+    });
+    Ok(())
 }
