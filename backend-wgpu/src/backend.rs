@@ -241,6 +241,10 @@ impl Backend for WgpuBackend {
         self.do_add(args)
     }
 
+    fn cast(&self, args: ops::Cast<'_, WgpuBuffer>) -> Result<()> {
+        self.do_cast(args)
+    }
+
     fn reduce(
         &self,
         op: ReduceOp,
@@ -338,7 +342,7 @@ impl Backend for WgpuBackend {
         self.do_sum(args)
     }
 
-    fn sum_squares(&self, args: ops::SumSquares<'_, WgpuBuffer>) -> Result<()> {
-        self.do_sum_squares(args)
+    fn block_squares(&self, args: ops::BlockSquares<'_, WgpuBuffer>) -> Result<()> {
+        self.do_block_squares(args)
     }
 }

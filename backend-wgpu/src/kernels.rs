@@ -89,8 +89,9 @@ kernels! {
         n: u32, lr: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32, eps: f32, weight_decay: f32, grad_scale: f32,
         correction1: f32, correction2: f32,
     }
-    SumPartial "sum/partial.wgsl" ["SQUARES"] ["ROW_LANES" = &[8, 64, 256]] { n: u32, spans: u32, span: u32, }
+    SumPartial "sum/partial.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { n: u32, spans: u32, span: u32, }
     SumFinal "sum/final.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { spans: u32, alpha: f32, beta: f32, }
+    BlockSquares "sum/block_squares.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { n: u32, blocks: u32, block: u32, }
     Reduce "reduce/reduce.wgsl" ["WIDE" "MAX"] [] { n: u32, }
     MatmulRegisters "matmul/registers.wgsl" ["WIDE" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
         m: u32, n: u32, k: u32, alpha: f32, beta: f32,

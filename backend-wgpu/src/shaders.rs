@@ -52,6 +52,7 @@ pub(crate) static FILES: &[(&str, &str)] = files![
     "matmul/subgroup.wgsl",
     "matmul/tiled.wgsl",
     "reduce/reduce.wgsl",
+    "sum/block_squares.wgsl",
     "sum/final.wgsl",
     "sum/partial.wgsl",
 ];

@@ -1,4 +1,4 @@
-// First stage of a sum: partial[g] = sum over x[g span .. (g + 1) span], squared with SQUARES. A lane strides the span, then a tree.
+// First stage of a sum: partial[g] = sum over x[g span .. (g + 1) span]. A lane strides the span, then a tree.
 // Operands: x [n] read · partial [spans] write. Dispatch: as lib/reduce, one workgroup a span.
 #include "lib/reduce.wgsl"
 #operand x read f32
@@ -14,12 +14,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     var sum = 0.0;
     for (var i = row * p.span + lane; i < min((row + 1u) * p.span, p.n); i += ROW_LANES) {
-        let value = x[p.x_at + i];
-#if SQUARES
-        sum += value * value;
-#else
-        sum += value;
-#endif
+        sum += x[p.x_at + i];
     }
     let all = sum_lanes(sum, lane);
     if (lane == 0u) {

@@ -46,24 +46,21 @@ fn defines(kernel: &Kernel) -> Vec<Defines> {
     all
 }
 
-/// The operand lines that are kept: name, whether written, type.
+/// The operand lines that are kept: name, whether written.
 fn operands(kernel: &Kernel, defines: &Defines) -> Vec<(String, bool)> {
     // With everything in one binding of its own the declarations show; more than eight are fine here, since nothing is compiled.
-    let mut of = [0; MAX_OPERANDS];
-    for (i, slot) in of.iter_mut().enumerate() {
-        *slot = i as u8;
-    }
+    let of = std::array::from_fn(|i| i as u8);
+    let declared = |operands: usize, written: u16| {
+        expand(FILES, kernel.path, defines, &Bindings { of, operands: operands as u8, written })
+    };
     for count in 0..=MAX_OPERANDS {
-        let bindings = Bindings { of, operands: count as u8, written: u16::MAX };
-        if let Ok(text) = expand(FILES, kernel.path, defines, &bindings) {
+        if let Ok(text) = declared(count, u16::MAX) {
             let names = text
                 .lines()
                 .filter_map(|line| line.split_once("var<storage, read_write> ")?.1.split_once(": array<"));
-            let source = FILES.iter().find(|(path, _)| *path == kernel.path).unwrap().1;
-            return names
-                .take(count)
-                .map(|(name, _)| (name.to_owned(), source.contains(&format!("#operand {name} write"))))
-                .collect();
+            // What is written cannot be given to be read.
+            let written = |i: usize| declared(count, !(1 << i)).is_err();
+            return names.enumerate().map(|(i, (name, _))| (name.to_owned(), written(i))).collect();
         }
     }
     panic!("{}: no number of operands fits", kernel.path);

@@ -62,6 +62,7 @@ impl WgpuBackend {
     pub(crate) fn do_cross_entropy_backward(&self, args: CrossEntropyBackward<'_, WgpuBuffer>) -> Result<()> {
         let [t, v] = args.check()?;
         only_f32("cross_entropy_backward", args.logits)?;
+        only_f32("cross_entropy_backward", args.dlogits)?;
         for (first, rows) in self.row_pieces(t, v) {
             let params = kernels::CrossEntropyBackward {
                 rows: rows as u32,

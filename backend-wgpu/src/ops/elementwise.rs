@@ -1,4 +1,4 @@
-use backend::ops::Add;
+use backend::ops::{Add, Cast};
 use backend::{Result, View};
 
 use crate::backend::{WgpuBackend, flat, only_f32};
@@ -56,5 +56,12 @@ impl WgpuBackend {
                 .run(Grid::Flat(n))?;
         }
         Ok(())
+    }
+
+    pub(crate) fn do_cast(&self, args: Cast<'_, WgpuBuffer>) -> Result<()> {
+        args.check()?;
+        only_f32("cast", args.src)?;
+        only_f32("cast", args.dst)?;
+        self.do_copy(args.src, args.dst)
     }
 }

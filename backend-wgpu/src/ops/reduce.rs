@@ -7,14 +7,17 @@ use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
 use crate::preprocess::MAX_BINDINGS;
 
+/// Inputs of a subtree that a kernel can combine into another buffer, and subtrees that it can combine into as many outputs: a power of two.
+const SUBTREE: usize = 4;
+
 type Views<'v, 'a> = &'v [View<'a, WgpuBuffer>];
 
 impl WgpuBackend {
-    pub(crate) fn do_reduce(
+    pub(crate) fn do_reduce<'a>(
         &self,
         op: ReduceOp,
-        inputs: Views<'_, '_>,
-        outputs: Views<'_, '_>,
+        inputs: Views<'_, 'a>,
+        outputs: Views<'_, 'a>,
     ) -> Result<()> {
         let n = check_reduce(inputs, outputs)?;
         only_f32("reduce", inputs[0])?;
@@ -24,29 +27,33 @@ impl WgpuBackend {
         if fits(inputs, outputs) {
             return self.combine(op, inputs, outputs);
         }
-        // Too many buffers for one kernel: the inputs are added to one place, in their order, which may be the first input only if that is an output too.
-        let apart = outputs.iter().find(|o| !inputs.iter().any(|i| i.same(o)));
-        let first = inputs[0];
-        let in_place = outputs.iter().any(|o| o.same(&first)) && !inputs[1..].iter().any(|i| i.same(&first));
-        let scratch;
-        let total = match apart {
-            _ if in_place => first,
-            Some(output) => flat(*output)?,
-            None => {
-                scratch = self.pool.alloc(Class::Workspace, first.bytes())?;
-                View::new(&scratch, first.dtype(), 0, [n])?
+        // Too many buffers for one kernel. Four neighbours are a subtree whatever comes after them: each four into scratch, until four are left. All of an
+        // element is read before any of it is written, so that outputs may be inputs.
+        let parts = inputs.len().div_ceil(SUBTREE);
+        let most = (self.window() / parts / 4 * 4).min(n.next_multiple_of(4));
+        let scratch = self.pool.alloc(Class::Workspace, parts * most * inputs[0].dtype().size())?;
+        let part = |i: usize, n: usize| View::new(&scratch, inputs[0].dtype(), i * most, [n]);
+        for first in (0..n).step_by(most) {
+            let n = most.min(n - first);
+            let cut = |views: Views<'_, 'a>| -> Result<Vec<View<'a, WgpuBuffer>>> {
+                views.iter().map(|view| flat(*view)?.rows(first, n)).collect()
+            };
+            let mut sums = Vec::with_capacity(parts);
+            for (i, some) in cut(inputs)?.chunks(SUBTREE).enumerate() {
+                sums.push(part(i, n)?);
+                self.combine(op, some, &sums[i..])?;
             }
-        };
-        if !total.same(&first) {
-            self.do_copy(first, total)?;
-        }
-        for some in inputs[1..].chunks(MAX_BINDINGS - 1) {
-            let mut parts = vec![total];
-            parts.extend_from_slice(some);
-            self.combine(op, &parts, &[total])?;
-        }
-        for output in outputs.iter().filter(|o| !o.same(&total)) {
-            self.do_copy(total, *output)?;
+            while sums.len() > SUBTREE {
+                // Subtree i is written where part i was: it has been read already.
+                for i in 0..sums.len().div_ceil(SUBTREE) {
+                    let some = &sums[i * SUBTREE..sums.len().min((i + 1) * SUBTREE)];
+                    self.combine(op, some, &[sums[i]])?;
+                }
+                sums.truncate(sums.len().div_ceil(SUBTREE));
+            }
+            for some in cut(outputs)?.chunks(MAX_BINDINGS - SUBTREE) {
+                self.combine(op, &sums, some)?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-use backend::ops::{Sum, SumSquares};
-use backend::{Result, View};
+use backend::Result;
+use backend::ops::{BlockSquares, Sum};
 
 use crate::backend::{WgpuBackend, flat, only_f32, roomy};
 use crate::kernels;
@@ -20,52 +20,51 @@ pub(crate) fn workspace(n: usize) -> usize {
     n.div_ceil(span(n))
 }
 
-struct Total<'a> {
-    op: &'static str,
-    x: View<'a, WgpuBuffer>,
-    out: View<'a, WgpuBuffer>,
-    workspace: View<'a, WgpuBuffer>,
-    squares: bool,
-    alpha: f32,
-    beta: f32,
-}
-
 impl WgpuBackend {
     pub(crate) fn do_sum(&self, args: Sum<'_, WgpuBuffer>) -> Result<()> {
-        args.check()?;
-        let Sum { x, out, alpha, beta, workspace } = args;
-        self.total(Total { op: "sum", x, out, workspace, squares: false, alpha, beta })
-    }
-
-    pub(crate) fn do_sum_squares(&self, args: SumSquares<'_, WgpuBuffer>) -> Result<()> {
-        args.check()?;
-        let SumSquares { x, out, beta, workspace } = args;
-        self.total(Total { op: "sum_squares", x, out, workspace, squares: true, alpha: 1.0, beta })
-    }
-
-    fn total(&self, Total { op, x, out, workspace: space, squares, alpha, beta }: Total<'_>) -> Result<()> {
-        only_f32(op, x)?;
-        let n = x.len();
-        roomy(op, space, workspace(n))?;
-        let (x, partial) = (flat(x)?, flat(space)?.rows(0, workspace(n))?);
-        let span = span(n);
+        const OP: &str = "sum";
+        let n = args.check()?;
+        let Sum { x, out, alpha, beta, workspace: space } = args;
+        only_f32(OP, x)?;
+        roomy(OP, space, workspace(n))?;
+        let (x, partial, span) = (flat(x)?, flat(space)?.rows(0, workspace(n))?, span(n));
         // Pieces end where a span does.
         let piece = self.window() / span * span;
         for first in (0..n).step_by(piece.max(1)) {
             let n = piece.min(n - first);
             let spans = n.div_ceil(span);
             let params = kernels::SumPartial { n: n as u32, spans: spans as u32, span: span as u32 };
-            self.call(op, params)
-                .define("SQUARES", squares)
+            self.call(OP, params)
                 .define("ROW_LANES", self.row_lanes(span))
                 .read(x.rows(first, n)?)
                 .write(partial.rows(first / span, spans)?)
                 .run(Grid::Each(spans))?;
         }
-        self.call(op, kernels::SumFinal { spans: partial.len() as u32, alpha, beta })
+        self.call(OP, kernels::SumFinal { spans: partial.len() as u32, alpha, beta })
             .define("ROW_LANES", self.row_lanes(partial.len()))
             .read(partial)
             .write(out)
             .run(Grid::Exact([1, 1, 1]))
+    }
+
+    pub(crate) fn do_block_squares(&self, args: BlockSquares<'_, WgpuBuffer>) -> Result<()> {
+        args.check()?;
+        let BlockSquares { x, out, block } = args;
+        let (x, out) = (flat(x)?, flat(out)?);
+        let n = x.len();
+        // Pieces end where a block does. What is longer than a window is refused at launch.
+        let block = block.min(n.max(1));
+        let piece = (self.window() / block).max(1) * block;
+        for first in (0..n).step_by(piece) {
+            let n = piece.min(n - first);
+            let blocks = n.div_ceil(block);
+            let params = kernels::BlockSquares { n: n as u32, blocks: blocks as u32, block: block as u32 };
+            self.call("block_squares", params)
+                .define("ROW_LANES", self.row_lanes(args.block))
+                .read(x.rows(first, n)?)
+                .write(out.rows(first / block, blocks)?)
+                .run(Grid::Each(blocks))?;
+        }
+        Ok(())
     }
 }

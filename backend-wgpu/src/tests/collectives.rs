@@ -1,5 +1,5 @@
 use backend::local::{LocalCommunicator, run};
-use backend::{Backend, Communicator, Error, Group, GroupKind, ReduceOp};
+use backend::{Backend, Communicator, Error, Group, GroupKind, Lane, ReduceOp};
 
 use super::{TIMEOUT, empty, floats, get, random, rig};
 use crate::{Choice, WgpuBackend};
@@ -13,18 +13,22 @@ fn world(ranks: usize) -> Group {
     Group::new(GroupKind::World, (0..ranks).collect::<Vec<_>>())
 }
 
-/// Sums in the order of the ranks.
+/// The sum as the contract has it: a balanced binary tree over the ranks.
 fn sum(parts: &[Vec<f32>]) -> Vec<f32> {
-    let mut total = parts[0].clone();
-    for part in &parts[1..] {
-        total.iter_mut().zip(part).for_each(|(t, x)| *t += x);
+    let mut level = parts.to_vec();
+    while level.len() > 1 {
+        let add = |pair: &[Vec<f32>]| match pair {
+            [a, b] => a.iter().zip(b).map(|(a, b)| a + b).collect(),
+            _ => pair[0].clone(),
+        };
+        level = level.chunks(2).map(add).collect();
     }
-    total
+    level.swap_remove(0)
 }
 
 #[test]
-fn all_reduce_has_the_bits_of_a_sum_in_order() {
-    for ranks in [2, 4, 8, 11] {
+fn all_reduce_has_the_bits_of_the_tree() {
+    for ranks in [2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16] {
         let Some(communicators) = cluster(ranks) else { return };
         for n in [1, 37, 4096] {
             let parts: Vec<_> = (0..ranks).map(|rank| random(n, rank as u64)).collect();
@@ -86,13 +90,41 @@ fn scatter_gather_broadcast_send() {
         let (next, previous) = ((c.rank() + 1) % ranks, (c.rank() + ranks - 1) % ranks);
         for round in 0..5 {
             let data = floats(backend, &vec![(c.rank() * 10 + round) as f32; n], 1, [n]);
-            c.send(next, data.view())?;
+            c.send(next, Lane::Forward, data.view())?;
         }
         for round in 0..5 {
-            c.recv(previous, mine.view())?;
+            c.recv(previous, Lane::Forward, mine.view())?;
             assert_eq!(get(backend, &mine), vec![(previous * 10 + round) as f32; n]);
         }
         c.barrier(&group)
     })
     .unwrap();
+}
+
+#[test]
+fn sums_of_any_number_of_inputs_are_the_tree() {
+    let Some(backend) = rig() else { return };
+    for count in [1, 2, 3, 5, 8, 9, 15, 16, 17, 37] {
+        for n in [1, 37, 1024] {
+            let parts: Vec<_> = (0..count).map(|i| random(n, 100 + i as u64)).collect();
+            let expected = sum(&parts);
+            let inputs: Vec<_> =
+                parts.iter().enumerate().map(|(i, part)| floats(backend, part, i % 3, [n])).collect();
+            // Into one place apart, into one of the inputs, into all of them.
+            let apart = empty(backend, 1, [n]);
+            let views: Vec<_> = inputs.iter().map(|input| input.view()).collect();
+            backend.reduce(ReduceOp::Sum, &views, &[apart.view()]).unwrap();
+            assert_eq!(get(backend, &apart), expected, "{count} inputs of {n}");
+            let last = empty(backend, 2, [n]);
+            backend.copy(views[count - 1], last.view()).unwrap();
+            let mut others = views.clone();
+            others[count - 1] = last.view();
+            backend.reduce(ReduceOp::Sum, &others, &[last.view()]).unwrap();
+            assert_eq!(get(backend, &last), expected, "{count} inputs of {n}, into one of them");
+            backend.reduce(ReduceOp::Sum, &views, &views).unwrap();
+            for input in &inputs {
+                assert_eq!(get(backend, input), expected, "{count} inputs of {n}, in place");
+            }
+        }
+    }
 }

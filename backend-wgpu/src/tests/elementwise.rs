@@ -1,5 +1,5 @@
 use backend::ops::{
-    AdamW, Add, BiasDropoutResidual, Dropout, DropoutMask, Gelu, GeluBackward, Sum, SumSquares,
+    AdamW, Add, BiasDropoutResidual, BlockSquares, Dropout, DropoutMask, Gelu, GeluBackward, Sum,
 };
 use backend::philox::{Stream, drop_below};
 use backend::{Backend, ops::Scratch};
@@ -174,18 +174,41 @@ fn sums() {
         let got = twice(|| {
             let x = floats(backend, &a, offset, [n]);
             let space = workspace(backend, backend.workspace(Scratch::Sum { n }));
-            let out = floats(backend, &[2.0, f32::NAN], 1, [2]);
-            let (total, square) = (out.view().rows(0, 1).unwrap(), out.view().rows(1, 1).unwrap());
-            let args = Sum { x: x.view(), out: total, alpha: 0.5, beta: -1.0, workspace: space.view() };
+            let out = floats(backend, &[2.0], 1, [1]);
+            let args = Sum { x: x.view(), out: out.view(), alpha: 0.5, beta: -1.0, workspace: space.view() };
             backend.sum(args).unwrap();
-            let args = SumSquares { x: x.view(), out: square, beta: 0.0, workspace: space.view() };
-            backend.sum_squares(args).unwrap();
             vec![get(backend, &out)]
         });
         let sum: f64 = a.iter().map(|&x| f64::from(x)).sum();
-        let squares: f64 = a.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
         let scale = 1e-6 * (n as f64).sqrt().max(1.0);
         assert!((f64::from(got[0][0]) - (0.5 * sum - 2.0)).abs() < scale, "{n}: {} {sum}", got[0][0]);
-        close("squares", &got[0][1..], &[squares], 2e-6);
+    }
+}
+
+#[test]
+fn squares_of_a_block_depend_on_the_block_alone() {
+    let Some(backend) = rig() else { return };
+    for (n, offset, block) in
+        [(0, 0, 4), (1, 1, 1), (300, 3, 7), (4096, 4, 1024), (9001, 0, 4096), (300_001, 2, 1 << 20)]
+    {
+        let a = random(n, 14);
+        let squares = |first: usize, n: usize, offset: usize| {
+            let x = floats(backend, &a[first..first + n], offset, [n]);
+            let out = empty(backend, 1, [n.div_ceil(block)]);
+            backend.block_squares(BlockSquares { x: x.view(), out: out.view(), block }).unwrap();
+            get(backend, &out)
+        };
+        let whole = squares(0, n, offset);
+        let expected: Vec<f64> =
+            a.chunks(block).map(|b| b.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
+        close("squares", &whole, &expected, 1e-6);
+        for (i, sum) in whole.iter().enumerate().step_by(whole.len().div_ceil(16).max(1)) {
+            let (first, last) = (i * block, n.min((i + 1) * block));
+            assert_eq!(
+                squares(first, last - first, i % 5)[0].to_bits(),
+                sum.to_bits(),
+                "block {i} of {n} by {block}"
+            );
+        }
     }
 }
