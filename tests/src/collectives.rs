@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use backend::local::{self, LocalCommunicator};
-use backend::{Backend, Class, Communicator, DType, Error, Group, GroupKind, ReduceOp, Result, Tensor};
+use backend::{Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Tensor};
 
 use crate::draw::Draw;
 use crate::reference::elementwise;
@@ -24,7 +24,7 @@ const WORLDS: [usize; 5] = [1, 2, 3, 4, 8];
 macro_rules! collective_tests {
     ($connect:expr) => {
         $crate::collective_tests!(@each $connect,
-            all_reduce reduce_scatter_and_all_gather broadcast interleaved_groups messages_in_order failed_peer panicking_peer
+            all_reduce reduce_scatter_and_all_gather broadcast interleaved_groups messages_in_order lanes_apart failed_peer panicking_peer
             missing_peer missing_message contradiction wrong_message wrong_arguments);
     };
     (@each $connect:expr, $($name:ident)*) => {
@@ -200,14 +200,14 @@ pub fn messages_in_order<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<
                     |rank: usize, i: usize| numbers(&format!("message {round} {i}"), rank, LENGTHS[i / 2]);
                 for i in 0..LENGTHS.len() * 2 {
                     let data = upload(backend, &what(rank, i))?;
-                    communicator.send(next, data.view())?;
+                    communicator.send(next, Lane::Forward, data.view())?;
                     // `send` is back: the memory is ours again.
                     backend.fill(data.view(), f32::NAN)?;
                 }
                 for i in 0..LENGTHS.len() * 2 {
                     let expected = what(previous, i);
                     let data = upload(backend, &vec![f32::NAN; expected.len()])?;
-                    communicator.recv(previous, data.view())?;
+                    communicator.recv(previous, Lane::Forward, data.view())?;
                     assert_bits(
                         &download(backend, &data)?,
                         &expected,
@@ -219,6 +219,41 @@ pub fn messages_in_order<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<
         })
         .unwrap_or_else(|error| panic!("{ranks} ranks: {error}"));
     }
+}
+
+/// Two lanes between the same two ranks: each keeps its own order, whatever was sent first on the other, even of other lengths.
+pub fn lanes_apart<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<B>) {
+    const LANES: [Lane; 2] = [Lane::Forward, Lane::Backward];
+    let Some(world) = connect(2, PATIENCE) else { return };
+    local::run(world, |communicator| -> Result<()> {
+        let (backend, rank) = (communicator.backend(), communicator.rank());
+        let what = |rank: usize, lane: Lane, i: usize| {
+            numbers(&format!("{lane:?} {i}"), rank, LENGTHS[i] + lane as usize)
+        };
+        let send = |lane: Lane, i: usize| {
+            communicator.send(1 - rank, lane, upload(backend, &what(rank, lane, i))?.view())
+        };
+        let receive = |lane: Lane, i: usize| -> Result<()> {
+            let expected = what(1 - rank, lane, i);
+            let data = upload(backend, &vec![f32::NAN; expected.len()])?;
+            communicator.recv(1 - rank, lane, data.view())?;
+            assert_bits(
+                &download(backend, &data)?,
+                &expected,
+                &format!("{lane:?} message {i} to rank {rank}"),
+            );
+            Ok(())
+        };
+        // Alternately into the lanes; then all of one lane before the first of the other, and on each rank another one first.
+        for i in 0..LENGTHS.len() {
+            LANES.iter().try_for_each(|&lane| send(lane, i))?;
+        }
+        for lane in [LANES[1 - rank], LANES[rank]] {
+            (0..LENGTHS.len()).try_for_each(|i| receive(lane, i))?;
+        }
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Runs ranks of which one fails: `fail` says how, `wait` what the others are in. Returns what each of them got.
@@ -261,7 +296,7 @@ pub fn failed_peer<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<B>) {
         ("recv", |communicator| {
             // Nobody has anything to send.
             let data = upload(communicator.backend(), &[1.0])?;
-            communicator.recv((communicator.rank() + 1) % 4, data.view())
+            communicator.recv((communicator.rank() + 1) % 4, Lane::Forward, data.view())
         }),
         ("barrier", |communicator| communicator.barrier(&everyone(4))),
     ];
@@ -317,7 +352,7 @@ pub fn missing_message<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<B>
             return Ok(());
         }
         let data = upload(communicator.backend(), &[1.0])?;
-        communicator.recv(0, data.view())
+        communicator.recv(0, Lane::Backward, data.view())
     })
     .expect_err("rank 0 sends nothing");
     match error {
@@ -370,8 +405,8 @@ pub fn wrong_message<B: Backend>(connect: impl Fn(usize, Duration) -> Ranks<B>) 
     let error = local::run(world, |communicator| -> Result<()> {
         let data = upload(communicator.backend(), &vec![1.0; 5 + communicator.rank()])?;
         match communicator.rank() {
-            0 => communicator.send(1, data.view()),
-            _ => communicator.recv(0, data.view()),
+            0 => communicator.send(1, Lane::Backward, data.view()),
+            _ => communicator.recv(0, Lane::Backward, data.view()),
         }
     })
     .expect_err("6 is not 5");

@@ -42,7 +42,7 @@ macro_rules! operation_tests {
         $crate::operation_tests!(@each $backend,
             adamw attention attention_backward bias_add bias_backward bias_dropout_residual bias_gelu cross_entropy
             cross_entropy_max cross_entropy_backward dropout elementwise embedding embedding_backward gelu gelu_backward
-            layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals sum sum_squares);
+            layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals sum block_squares);
     };
     (@each $backend:expr, $($name:ident)*) => {
         $(
@@ -81,6 +81,7 @@ pub mod checks {
         bias_backward = bias::backward_cases();
         bias_dropout_residual = bias_dropout_residual::cases();
         bias_gelu = gelu::bias_cases();
+        block_squares = reduce::block_squares_cases();
         cross_entropy = cross_entropy::cases();
         cross_entropy_max = cross_entropy::max_cases();
         cross_entropy_backward = cross_entropy::backward_cases();
@@ -98,6 +99,5 @@ pub mod checks {
         reduce = reduce::cases();
         refusals = refusals::cases();
         sum = reduce::sum_cases();
-        sum_squares = reduce::sum_squares_cases();
     }
 }

@@ -1,12 +1,12 @@
-//! `reduce`, the arithmetic of the collectives, and [`backend::ops::Sum`] and [`backend::ops::SumSquares`].
+//! `reduce`, the arithmetic of the collectives, and [`backend::ops::Sum`] and [`backend::ops::BlockSquares`].
 
-use backend::ops::{Scratch, Sum, SumSquares};
+use backend::ops::{BlockSquares, Scratch, Sum};
 use backend::{Backend, ReduceOp};
 
 use super::{EDGES, place};
 use crate::draw::Draw;
 use crate::reference::{elementwise, reduce};
-use crate::{Bounded, Case, Failure, Operands, Place, Real, exact};
+use crate::{Bounded, Case, Failure, Handle, Operands, Outputs, Place, Real, exact};
 
 /// Where a reduction goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub struct ReduceCase {
     place: Place,
 }
 
-/// One to eight inputs at every edge.
+/// One to sixteen inputs at every edge.
 pub fn cases() -> Vec<ReduceCase> {
     let mut cases = Vec::new();
     for (i, n) in EDGES.into_iter().chain([1000, 70_001]).enumerate() {
-        for (j, inputs) in [1, 2, 3, 4, 8].into_iter().enumerate() {
+        for (j, inputs) in [1, 2, 3, 4, 5, 7, 8, 11, 16].into_iter().enumerate() {
             let op = if (i + j) % 3 == 2 { ReduceOp::Max } else { ReduceOp::Sum };
             let to = if (i + j) % 2 == 0 { To::Inputs } else { To::One };
             cases.push(ReduceCase { op, inputs, n, to, place: place(i + j / 2) });
@@ -80,37 +80,27 @@ impl Case for ReduceCase {
 
 /// A sum of everything.
 pub struct SumCase {
-    squares: bool,
     n: usize,
     alpha: f32,
     beta: f32,
     place: Place,
 }
 
-fn both(squares: bool) -> Vec<SumCase> {
+/// Cases of [`Sum`].
+pub fn sum_cases() -> Vec<SumCase> {
     let factors = [(1.0, 0.0), (0.125, 1.0), (-0.3, 0.5)];
     let sizes = EDGES.into_iter().chain([1000, 70_001, 1_000_003]).enumerate();
     let case = |(i, n)| {
         let (alpha, beta) = factors[i % 3];
-        SumCase { squares, n, alpha: if squares { 1.0 } else { alpha }, beta, place: place(i / 2) }
+        SumCase { n, alpha, beta, place: place(i / 2) }
     };
     sizes.map(case).collect()
 }
 
-/// Cases of [`Sum`].
-pub fn sum_cases() -> Vec<SumCase> {
-    both(false)
-}
-
-/// Cases of [`SumSquares`].
-pub fn sum_squares_cases() -> Vec<SumCase> {
-    both(true)
-}
-
 impl Case for SumCase {
     fn id(&self) -> String {
-        let op = if self.squares { "sum_squares:" } else { &format!("sum:alpha={},", self.alpha) };
-        format!("{op}beta={},n={},place={},dt=f32", self.beta, self.n, self.place.name())
+        let Self { n, alpha, beta, place } = self;
+        format!("sum:alpha={alpha},beta={beta},n={n},place={},dt=f32", place.name())
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
@@ -123,16 +113,62 @@ impl Case for SumCase {
         let workspace = on.workspace(backend.workspace(Scratch::Sum { n }));
         let result = on.run(|v| {
             let (x, out, workspace) = (v[x], v[out], v[workspace]);
-            match self.squares {
-                true => backend.sum_squares(SumSquares { x, out, beta, workspace }),
-                false => backend.sum(Sum { x, out, alpha, beta, workspace }),
-            }
+            backend.sum(Sum { x, out, alpha, beta, workspace })
         })?;
         let held = Bounded::exact(f64::from(held[0]));
-        let expected = match self.squares {
-            true => reduce::sum_squares(&exact(&terms), held, f64::from(beta)),
-            false => reduce::sum(&exact(&terms), held, f64::from(alpha), f64::from(beta)),
-        };
+        let expected = reduce::sum(&exact(&terms), held, f64::from(alpha), f64::from(beta));
         result.expect(out, &[expected])
+    }
+}
+
+/// The squares of the blocks of `n` elements.
+pub struct BlockSquaresCase {
+    n: usize,
+    block: usize,
+    /// Blocks before `x` in its buffer, and after it.
+    around: [usize; 2],
+    place: Place,
+}
+
+/// Cases of [`BlockSquares`]: blocks of one element, of about a vector and about a workgroup, of more than there is; the last one whole and cut off.
+pub fn block_squares_cases() -> Vec<BlockSquaresCase> {
+    let blocks = [1, 7, 32, 257, 4096, 65_536, 1_000_000_000];
+    let sizes = EDGES.into_iter().chain([1000, 70_001, 1_000_003]).enumerate();
+    let pairs = sizes.flat_map(|(i, n)| [0, 2, 5].map(|j| (n, blocks[(i + j) % blocks.len()])));
+    let case = |(i, (n, block)): (usize, (usize, usize))| BlockSquaresCase {
+        n,
+        block,
+        around: if block < 10_000 { [i % 3, 2] } else { [0, 0] },
+        place: place(i / 2),
+    };
+    pairs.enumerate().map(case).collect()
+}
+
+impl Case for BlockSquaresCase {
+    fn id(&self) -> String {
+        let Self { n, block, around: [before, after], place } = self;
+        format!("block_squares:n={n},block={block},around={before}+{after},place={},dt=f32", place.name())
+    }
+
+    /// The sums are right, and have the bits that the same blocks have among others: what a rank holds does not change a block's sum.
+    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+        let Self { n, block, around: [before, after], .. } = *self;
+        let mut draw = Draw::new(&self.id());
+        let (first, end) = (before * block, before * block + n);
+        // Whole blocks only may be followed by others.
+        let after = if n.is_multiple_of(block) { after * block } else { 0 };
+        let terms = draw.normal(end + after, 0.25, 1.0);
+        let squares = |x: &[f32]| -> Result<(Handle, Outputs), Failure> {
+            let mut on = Operands::new(backend, self.place);
+            let view = on.input("x", &[x.len()], x);
+            let out = on.output("out", &[x.len().div_ceil(block)]);
+            let outputs =
+                on.run(|v| backend.block_squares(BlockSquares { x: v[view], out: v[out], block }))?;
+            Ok((out, outputs))
+        };
+        let (out, alone) = squares(&terms[first..end])?;
+        let (_, among) = squares(&terms)?;
+        alone.expect_bits(out, &among.of(out)[before..before + n.div_ceil(block)])?;
+        alone.expect(out, &reduce::block_squares::<Bounded>(block, &exact(&terms[first..end])))
     }
 }

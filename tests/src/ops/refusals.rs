@@ -73,18 +73,36 @@ pub fn cases() -> Vec<Refusal> {
         "cross_entropy_backward",
         "adamw",
         "sum",
-        "sum_squares",
+        "block_squares",
+        "cast",
         "write",
         "read",
     ]
     .map(|op| (op, "shape"));
-    let dtypes = ["fill", "scale", "copy", "add", "matmul", "gelu", "embedding", "cross_entropy_sums", "sum"]
-        .map(|op| (op, "dtype"));
+    let dtypes = [
+        "fill",
+        "scale",
+        "copy",
+        "cast",
+        "add",
+        "matmul",
+        "gelu",
+        "embedding",
+        "cross_entropy_sums",
+        "sum",
+        "block_squares",
+    ]
+    .map(|op| (op, "dtype"));
     let overlaps =
         ["copy", "add", "reduce", "matmul", "gelu", "layernorm", "attention", "embedding", "adamw"]
             .map(|op| (op, "overlap"));
-    let numbers =
-        [("adamw", "step=0"), ("dropout", "p=1"), ("layernorm", "eps=0"), ("reduce", "inputs=none")];
+    let numbers = [
+        ("adamw", "step=0"),
+        ("block_squares", "block=0"),
+        ("dropout", "p=1"),
+        ("layernorm", "eps=0"),
+        ("reduce", "inputs=none"),
+    ];
     let short = [
         "bias_backward",
         "layernorm_backward",
@@ -92,7 +110,6 @@ pub fn cases() -> Vec<Refusal> {
         "attention_backward",
         "embedding_backward",
         "sum",
-        "sum_squares",
     ]
     .map(|op| (op, "short_workspace"));
     let mut cases: Vec<Refusal> = shapes.iter().chain(&short).map(case(Kind::Shape)).collect();
@@ -103,7 +120,7 @@ pub fn cases() -> Vec<Refusal> {
 }
 
 /// Operands of which every operation finds right and wrong ones.
-struct Cast {
+struct Company {
     /// `[6, 6]`, two of them.
     square: [Handle; 2],
     /// `[4, 6]`, four of them.
@@ -126,7 +143,7 @@ struct Cast {
     workspace: Handle,
 }
 
-impl Cast {
+impl Company {
     fn new<B: Backend>(on: &mut Operands<'_, B>, workspace: usize) -> Self {
         let mut input = |shape: &[usize]| on.input("operand", shape, &vec![1.0; shape.iter().product()]);
         Self {
@@ -153,20 +170,21 @@ impl Refusal {
             "attention" => Some(Scratch::Attention { b, s, a, d }),
             "attention_backward" => Some(Scratch::AttentionBackward { b, s, a, d }),
             "embedding_backward" => Some(Scratch::EmbeddingBackward { t: 4, v: 6, h: 6 }),
-            "sum" | "sum_squares" => Some(Scratch::Sum { n: 24 }),
+            "sum" => Some(Scratch::Sum { n: 24 }),
             _ => None,
         }
     }
 
     /// Makes the wrong call: a right one but for `self.mistake`.
-    fn call<B: Backend>(&self, backend: &B, cast: &Cast, v: &Views<'_, B::Buffer>) -> Result<()> {
-        let [square, square2] = cast.square.map(|h| v[h]);
-        let [x, y, z, dz] = cast.rows.map(|h| v[h]);
-        let [row, row2, row3, row4] = cast.row.map(|h| v[h]);
-        let [column, column2, column3] = cast.column.map(|h| v[h]);
-        let [qkv, dqkv] = cast.qkv.map(|h| v[h]);
-        let [out, dout] = cast.out.map(|h| v[h]);
-        let (one, tokens, lse, workspace) = (v[cast.one], v[cast.tokens], v[cast.lse], v[cast.workspace]);
+    fn call<B: Backend>(&self, backend: &B, company: &Company, v: &Views<'_, B::Buffer>) -> Result<()> {
+        let [square, square2] = company.square.map(|h| v[h]);
+        let [x, y, z, dz] = company.rows.map(|h| v[h]);
+        let [row, row2, row3, row4] = company.row.map(|h| v[h]);
+        let [column, column2, column3] = company.column.map(|h| v[h]);
+        let [qkv, dqkv] = company.qkv.map(|h| v[h]);
+        let [out, dout] = company.out.map(|h| v[h]);
+        let (one, tokens, lse, workspace) =
+            (v[company.one], v[company.tokens], v[company.lse], v[company.workspace]);
         let wrong = |mistake: &str| self.mistake == mistake;
         /// The right operand, or the wrong one if that is the mistake.
         fn or<'a, B>(wrong: bool, right: View<'a, B>, instead: View<'a, B>) -> View<'a, B> {
@@ -320,9 +338,11 @@ impl Refusal {
                 let x = or(wrong("dtype"), x, tokens);
                 backend.sum(Sum { x, out: or(shape, one, row), alpha: 1.0, beta: 0.0, workspace })
             }
-            "sum_squares" => {
-                backend.sum_squares(SumSquares { x, out: or(shape, one, row), beta: 0.0, workspace })
+            "block_squares" => {
+                let (x, block) = (or(wrong("dtype"), x, tokens), usize::from(!wrong("block=0")) * 24);
+                backend.block_squares(BlockSquares { x, out: or(shape, one, row), block })
             }
+            "cast" => backend.cast(Cast { src: or(wrong("dtype"), x, tokens), dst: or(shape, y, row) }),
             "write" => backend.write(x, &[0; 95]),
             "read" => backend.read(dz, &mut [0; 97]),
             _ => unreachable!("no call of {} here", self.op),
@@ -343,8 +363,8 @@ impl Case for Refusal {
             return Ok(0.0);
         }
         let mut on = Operands::new(backend, Place::Offset);
-        let cast = Cast::new(&mut on, asked - usize::from(short));
-        let answer = on.attempt(|v| self.call(backend, &cast, v))?;
+        let company = Company::new(&mut on, asked - usize::from(short));
+        let answer = on.attempt(|v| self.call(backend, &company, v))?;
         match answer {
             Err(error) if Kind::of(&error) == Some(self.kind) => Ok(0.0),
             Err(error) => Err(self.failure(format!("{error:?}"))),

@@ -247,6 +247,7 @@ impl Backend for Faulty {
         cross_entropy_sums: CrossEntropySums;
         cross_entropy_loss: CrossEntropyLoss;
         cross_entropy_backward: CrossEntropyBackward;
-        sum_squares: SumSquares;
+        block_squares: BlockSquares;
+        cast: Cast;
     }
 }
