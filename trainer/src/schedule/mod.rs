@@ -1,148 +1,53 @@
-//! Pipeline schedules as pure generators: what each stage does in a step, in order (Narayanan et al., arXiv 2104.04473, section 2.2).
+//! Pipeline schedules as pure generators: what each stage does in a step, in order.
 //!
-//! A schedule is a list of [`Instruction`]s a stage; the engine executes them one by one. Sends are buffered and do not wait; receives wait. Between
-//! two stages messages of one direction arrive in the order in which they were sent, which is the order of the microbatches.
+//! A stage of a [`Pipeline`] executes a list of [`Instruction`]s one by one. Which [`Schedule`] it is decides the order of the work only
+//! (`one_f_one_b`, `interleaved`, `zb_h1`); receives and sends are set around the work in one place: a receive directly before the work that needs it, a
+//! send directly behind the work that makes it. Sends are buffered and do not wait; receives wait. Messages from one rank to another keep their order in
+//! each of two lanes, activations and gradients. All chunks share the lanes.
 //!
 //! ```
-//! use trainer::schedule::{Instruction as I, Schedule, instructions};
-//! let last = instructions(Schedule::OneFOneB, 2, 2, 1);
-//! assert_eq!(last[..4], [
-//!     I::RecvForward { microbatch: 0 },
-//!     I::Forward { microbatch: 0 },
-//!     I::Backward { microbatch: 0 },
-//!     I::SendBackward { microbatch: 0 },
-//! ]);
+//! use trainer::schedule::{Instruction as I, Pipeline, Schedule, Unit};
+//! let pipeline = Pipeline { schedule: Schedule::OneFOneB, stages: 2, chunks: 1, microbatches: 1 };
+//! let unit = Unit { chunk: 0, microbatch: 0 };
+//! assert_eq!(pipeline.instructions(1)[..4], [I::RecvForward(unit), I::Forward(unit), I::Backward(unit), I::SendBackward(unit)]);
 //! ```
 //!
-//! Invariants, each property-tested through [`simulate`]: every microbatch runs forward and backward once on every stage; sends and receives match in
-//! order; nothing deadlocks; with 1F1B stage `r` of `p` holds the activations of at most `min(p - r, m)` microbatches.
+//! Invariants, each property-tested through [`simulate`]:
+//!
+//! * every unit runs forward and backward once; sends and receives match in order in every lane; nothing deadlocks;
+//! * on every stage and chunk the forwards, the backwards and the weight gradients each come in ascending order of the microbatch: what is held is a
+//!   contiguous window of microbatches, and microbatch `i` may keep its activations in set `i % max_in_flight`;
+//! * activations held and the time spent waiting are those of the papers, see [`Schedule`].
 
+mod interleaved;
+mod one_f_one_b;
 mod simulate;
+#[cfg(test)]
+mod tests;
+mod zb_h1;
 
 pub use simulate::{Costs, ScheduleError, Span, Timeline, Work, simulate};
 
 use serde::{Deserialize, Serialize};
 
-/// In which order a pipeline runs its microbatches.
+/// In which order a pipeline of `p` stages runs its `m` microbatches; `T_F`, `T_B` and `T_W` are the times of a stage's forward, gradient of the input and
+/// gradient of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Schedule {
-    /// All forwards, then all backwards (GPipe): holds `m` microbatches.
+    /// All forwards, then all backwards (Huang et al., arXiv 1811.06965): holds `m` microbatches; waits `(p - 1)(T_F + T_B + T_W)`.
     #[serde(rename = "gpipe")]
     GPipe,
-    /// A warm-up of forwards, then one forward and one backward in turn (PipeDream-Flush): the same bubble, `p - r` microbatches held.
+    /// A warm-up of forwards, then one forward and one backward in turn (PipeDream-Flush; Narayanan et al., arXiv 2104.04473, section 2.2.1): the same
+    /// wait, `min(p - r, m)` microbatches held on stage `r`.
     #[serde(rename = "1f1b")]
     OneFOneB,
-}
-
-/// One thing that a stage does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Instruction {
-    /// Wait for the microbatch's input from the stage before.
-    RecvForward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Run this stage's layers on the microbatch, and keep its activations.
-    Forward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Hand the output to the stage after.
-    SendForward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Wait for the gradient of the microbatch's output from the stage after.
-    RecvBackward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Run the microbatch backwards, add to the gradients, and let its activations go.
-    Backward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Hand the gradient of the input to the stage before.
-    SendBackward {
-        /// Index of the microbatch, `0..m`.
-        microbatch: usize,
-    },
-    /// Sum the gradients over the data-parallel group.
-    ReduceGradients,
-    /// Sum the tied embedding's gradient over first and last stage; only they have this instruction, and only where they differ.
-    ReduceTiedEmbedding,
-    /// Clip and update the weights.
-    Step,
-}
-
-/// What stage `stage` of `stages` does in a step of `microbatches`.
-pub fn instructions(
-    schedule: Schedule,
-    stages: usize,
-    microbatches: usize,
-    stage: usize,
-) -> Vec<Instruction> {
-    assert!(stage < stages, "stage {stage} of {stages}");
-    let position = Position { first: stage == 0, last: stage + 1 == stages };
-    let warm_up = match schedule {
-        Schedule::GPipe => microbatches,
-        Schedule::OneFOneB => (stages - stage - 1).min(microbatches),
-    };
-    let mut list = Vec::with_capacity(6 * microbatches + 3);
-    (0..warm_up).for_each(|microbatch| position.forward(microbatch, &mut list));
-    for microbatch in warm_up..microbatches {
-        position.forward(microbatch, &mut list);
-        position.backward(microbatch - warm_up, &mut list);
-    }
-    (microbatches - warm_up..microbatches).for_each(|microbatch| position.backward(microbatch, &mut list));
-    list.push(Instruction::ReduceGradients);
-    if position.first != position.last {
-        list.push(Instruction::ReduceTiedEmbedding);
-    }
-    list.push(Instruction::Step);
-    list
-}
-
-/// Which neighbours a stage has.
-struct Position {
-    first: bool,
-    last: bool,
-}
-
-impl Position {
-    fn forward(&self, microbatch: usize, list: &mut Vec<Instruction>) {
-        if !self.first {
-            list.push(Instruction::RecvForward { microbatch });
-        }
-        list.push(Instruction::Forward { microbatch });
-        if !self.last {
-            list.push(Instruction::SendForward { microbatch });
-        }
-    }
-
-    fn backward(&self, microbatch: usize, list: &mut Vec<Instruction>) {
-        if !self.last {
-            list.push(Instruction::RecvBackward { microbatch });
-        }
-        list.push(Instruction::Backward { microbatch });
-        if !self.first {
-            list.push(Instruction::SendBackward { microbatch });
-        }
-    }
-}
-
-/// The most microbatches whose activations the stage holds at once: forward done, backward not yet.
-pub fn max_in_flight(list: &[Instruction]) -> usize {
-    let (mut held, mut most) = (0usize, 0);
-    for instruction in list {
-        match instruction {
-            Instruction::Forward { .. } => held += 1,
-            Instruction::Backward { .. } => held = held.saturating_sub(1),
-            _ => {}
-        }
-        most = most.max(held);
-    }
-    most
+    /// 1F1B over `v` model chunks a stage (same paper, section 2.2.2): waits `(p - 1)(T_F + T_B + T_W) / v`, and sends `v` times as much.
+    #[serde(rename = "interleaved")]
+    Interleaved,
+    /// 1F1B whose weight gradients fill the wait (ZB-H1; Qi et al., arXiv 2401.10241, section 2.1): waits `(p - 1)(T_F + T_B - T_W)`; every stage holds
+    /// `min(p, m)` microbatches, as 1F1B's first one does.
+    #[serde(rename = "zb-h1")]
+    ZbH1,
 }
 
 impl std::fmt::Display for Schedule {
@@ -150,91 +55,254 @@ impl std::fmt::Display for Schedule {
         f.write_str(match self {
             Self::GPipe => "gpipe",
             Self::OneFOneB => "1f1b",
+            Self::Interleaved => "interleaved",
+            Self::ZbH1 => "zb-h1",
         })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Instruction::{Backward, Forward, RecvBackward, RecvForward, SendBackward, SendForward};
-    use super::*;
-    use proptest::prelude::*;
+/// A microbatch on one of a stage's model chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Unit {
+    /// The stage's model chunk, `0..v`.
+    pub chunk: usize,
+    /// Index of the microbatch, `0..m`.
+    pub microbatch: usize,
+}
 
-    fn all_stages(schedule: Schedule, p: usize, m: usize) -> Vec<Vec<Instruction>> {
-        (0..p).map(|stage| instructions(schedule, p, m, stage)).collect()
-    }
+/// One thing that a stage does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Instruction {
+    /// Wait for the unit's input from the virtual stage before.
+    RecvForward(Unit),
+    /// Run the chunk's layers on the microbatch, and keep its activations.
+    Forward(Unit),
+    /// Hand the output to the virtual stage after.
+    SendForward(Unit),
+    /// Wait for the gradient of the unit's output from the virtual stage after.
+    RecvBackward(Unit),
+    /// Run the unit backwards, add to the weights' gradients, and let its activations go. All schedules but ZB-H1.
+    Backward(Unit),
+    /// The gradient of the unit's input alone. ZB-H1.
+    BackwardInput(Unit),
+    /// The gradient of the weights, of a unit whose input's gradient is done: add it, and let the activations go. ZB-H1.
+    BackwardWeight(Unit),
+    /// Hand the gradient of the input to the virtual stage before.
+    SendBackward(Unit),
+    /// Sum the tied embedding's gradient over first and last stage; only they have this instruction, and only where they differ.
+    ReduceTiedEmbedding,
+    /// Sum the gradients over the data-parallel group.
+    ReduceGradients,
+    /// Clip and update the weights.
+    Step,
+}
 
-    fn schedules() -> impl Strategy<Value = Schedule> {
-        prop_oneof![Just(Schedule::GPipe), Just(Schedule::OneFOneB)]
-    }
-
-    /// The microbatches of every instruction of one kind, in the list's order.
-    fn order(list: &[Instruction], of: impl Fn(&Instruction) -> Option<usize>) -> Vec<usize> {
-        list.iter().filter_map(of).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn every_microbatch_runs_once_and_messages_match(schedule in schedules(), p in 1usize..=64, m in 1usize..=64) {
-            let stages = all_stages(schedule, p, m);
-            let every: Vec<usize> = (0..m).collect();
-            for list in &stages {
-                prop_assert_eq!(&order(list, |i| match i { Forward { microbatch } => Some(*microbatch), _ => None }), &every);
-                prop_assert_eq!(&order(list, |i| match i { Backward { microbatch } => Some(*microbatch), _ => None }), &every);
-                prop_assert_eq!(list.iter().filter(|i| **i == Instruction::Step).count(), 1);
-            }
-            for pair in stages.windows(2) {
-                let sent = order(&pair[0], |i| match i { SendForward { microbatch } => Some(*microbatch), _ => None });
-                let got = order(&pair[1], |i| match i { RecvForward { microbatch } => Some(*microbatch), _ => None });
-                prop_assert_eq!(sent, got);
-                let sent = order(&pair[1], |i| match i { SendBackward { microbatch } => Some(*microbatch), _ => None });
-                let got = order(&pair[0], |i| match i { RecvBackward { microbatch } => Some(*microbatch), _ => None });
-                prop_assert_eq!(sent, got);
-            }
-        }
-
-        #[test]
-        fn nothing_deadlocks_and_the_bubble_is_the_published_one(
-            schedule in schedules(), p in 1usize..=64, m in 1usize..=64, forward in 1u32..9, backward in 1u32..9,
-        ) {
-            let costs = Costs { forward: f64::from(forward), backward: f64::from(backward) };
-            let timeline = simulate(&all_stages(schedule, p, m), costs).unwrap();
-            // Whole numbers add up exactly. Section 2.2.1: bubble time / ideal time = (p - 1) / m.
-            let ideal = m as f64 * (costs.forward + costs.backward);
-            prop_assert_eq!(timeline.makespan, ideal + (p - 1) as f64 * (costs.forward + costs.backward));
-            prop_assert!((timeline.bubble() - (p - 1) as f64 / m as f64).abs() < 1e-12);
-        }
-
-        #[test]
-        fn activations_held(p in 1usize..=64, m in 1usize..=64) {
-            for (stage, list) in all_stages(Schedule::OneFOneB, p, m).iter().enumerate() {
-                prop_assert_eq!(max_in_flight(list), (p - stage).min(m));
-            }
-            for list in all_stages(Schedule::GPipe, p, m) {
-                prop_assert_eq!(max_in_flight(&list), m);
-            }
+impl Instruction {
+    /// The unit of a message or of work; reductions and the step have none.
+    pub fn unit(&self) -> Option<Unit> {
+        match *self {
+            Self::RecvForward(unit)
+            | Self::Forward(unit)
+            | Self::SendForward(unit)
+            | Self::RecvBackward(unit)
+            | Self::Backward(unit)
+            | Self::BackwardInput(unit)
+            | Self::BackwardWeight(unit)
+            | Self::SendBackward(unit) => Some(unit),
+            Self::ReduceTiedEmbedding | Self::ReduceGradients | Self::Step => None,
         }
     }
+}
 
-    #[test]
-    fn the_tied_embedding_is_reduced_by_first_and_last_stage_only() {
-        for (p, holders) in [(1, vec![]), (2, vec![0, 1]), (4, vec![0, 3])] {
-            let with: Vec<usize> = (0..p)
-                .filter(|&stage| {
-                    instructions(Schedule::OneFOneB, p, 3, stage).contains(&Instruction::ReduceTiedEmbedding)
-                })
-                .collect();
-            assert_eq!(with, holders, "{p} stages");
+/// Stages, their model chunks, and what runs through them in a step. [`validate`](Self::validate) says whether it can be; the other methods expect so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pipeline {
+    /// The order.
+    pub schedule: Schedule,
+    /// Stages, `p`.
+    pub stages: usize,
+    /// Model chunks a stage, `v`; 1 unless the schedule is interleaved.
+    pub chunks: usize,
+    /// Microbatches a step and replica, `m`.
+    pub microbatches: usize,
+}
+
+/// Why a [`Pipeline`] cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PipelineError {
+    /// A size is 0.
+    #[error("{key} is 0; it must be at least 1")]
+    Zero {
+        /// The configuration key, or what the number is.
+        key: &'static str,
+    },
+    /// Interleaving one stage with itself.
+    #[error(
+        "parallel.schedule = interleaved needs at least 2 stages, and parallel.pipeline = 1; set parallel.pipeline to 2 or more, or parallel.schedule \
+         to 1f1b and parallel.virtual_stages to 1"
+    )]
+    InterleavedAlone,
+    /// Interleaving runs each chunk on `p` microbatches at a time.
+    #[error(
+        "parallel.schedule = interleaved needs a multiple of parallel.pipeline = {stages} microbatches a replica, and train.global_batch / \
+         (train.micro_batch x parallel.data) = {microbatches}; set train.global_batch to a multiple of train.micro_batch x parallel.data x \
+         parallel.pipeline, or parallel.schedule to 1f1b and parallel.virtual_stages to 1"
+    )]
+    Microbatches {
+        /// Microbatches a replica.
+        microbatches: usize,
+        /// Stages.
+        stages: usize,
+    },
+    /// Chunks where the schedule has none.
+    #[error(
+        "parallel.virtual_stages = {chunks} is for parallel.schedule = interleaved, and parallel.schedule = {schedule}; set parallel.virtual_stages to \
+         1, or parallel.schedule to interleaved"
+    )]
+    NotInterleaved {
+        /// Chunks a stage.
+        chunks: usize,
+        /// The schedule.
+        schedule: Schedule,
+    },
+}
+
+impl From<PipelineError> for crate::Error {
+    fn from(error: PipelineError) -> Self {
+        Self::user(error.to_string())
+    }
+}
+
+impl Pipeline {
+    /// Whether the schedule can run this many microbatches on this many stages and chunks.
+    ///
+    /// # Errors
+    /// What does not fit, by its configuration keys, and what would.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        let Self { schedule, stages, chunks, microbatches } = *self;
+        for (key, size) in [
+            ("parallel.pipeline", stages),
+            ("parallel.virtual_stages", chunks),
+            ("the number of microbatches a replica", microbatches),
+        ] {
+            if size == 0 {
+                return Err(PipelineError::Zero { key });
+            }
+        }
+        match schedule {
+            Schedule::Interleaved if stages == 1 => Err(PipelineError::InterleavedAlone),
+            Schedule::Interleaved if microbatches % stages > 0 => {
+                Err(PipelineError::Microbatches { microbatches, stages })
+            }
+            Schedule::GPipe | Schedule::OneFOneB | Schedule::ZbH1 if chunks > 1 => {
+                Err(PipelineError::NotInterleaved { chunks, schedule })
+            }
+            _ => Ok(()),
         }
     }
 
-    #[test]
-    fn one_stage_alternates_and_talks_to_nobody() {
-        let list = instructions(Schedule::OneFOneB, 1, 2, 0);
-        let work = [Forward { microbatch: 0 }, Backward { microbatch: 0 }, Forward { microbatch: 1 }];
-        assert_eq!(list[..3], work);
-        assert_eq!(list.len(), 6);
+    /// What a stage does in a step: its work with the messages around it, then the reductions and the update.
+    ///
+    /// # Panics
+    /// If there is no such stage.
+    pub fn instructions(&self, stage: usize) -> Vec<Instruction> {
+        assert!(stage < self.stages, "stage {stage} of {}", self.stages);
+        let work = match self.schedule {
+            Schedule::GPipe => one_f_one_b::gpipe(self.microbatches),
+            Schedule::OneFOneB => one_f_one_b::work(self.stages, self.microbatches, stage),
+            Schedule::Interleaved => interleaved::work(self.stages, self.chunks, self.microbatches, stage),
+            Schedule::ZbH1 => zb_h1::work(self.stages, self.microbatches, stage),
+        };
+        let mut list = Vec::with_capacity(3 * work.len() + 3);
+        work.into_iter().for_each(|work| self.with_messages(stage, work, &mut list));
+        if self.stages > 1 && (stage == 0 || stage + 1 == self.stages) {
+            list.push(Instruction::ReduceTiedEmbedding);
+        }
+        list.extend([Instruction::ReduceGradients, Instruction::Step]);
+        list
     }
+
+    /// The instructions of all stages, first to last.
+    pub fn all_instructions(&self) -> Vec<Vec<Instruction>> {
+        (0..self.stages).map(|stage| self.instructions(stage)).collect()
+    }
+
+    /// Work, its input's receive before it and its result's send behind it; the ends of the pipeline lack what they have no neighbour for.
+    fn with_messages(&self, stage: usize, work: Instruction, list: &mut Vec<Instruction>) {
+        let neighbours =
+            |unit: Unit| (self.previous(stage, unit.chunk).is_some(), self.next(stage, unit.chunk).is_some());
+        let (receive, send) = match work {
+            Instruction::Forward(unit) => {
+                let (previous, next) = neighbours(unit);
+                (
+                    previous.then_some(Instruction::RecvForward(unit)),
+                    next.then_some(Instruction::SendForward(unit)),
+                )
+            }
+            Instruction::Backward(unit) | Instruction::BackwardInput(unit) => {
+                let (previous, next) = neighbours(unit);
+                (
+                    next.then_some(Instruction::RecvBackward(unit)),
+                    previous.then_some(Instruction::SendBackward(unit)),
+                )
+            }
+            _ => (None, None),
+        };
+        list.extend(receive);
+        list.push(work);
+        list.extend(send);
+    }
+
+    /// Which of the model's `p v` successive parts the chunk is: chunk `c` of stage `r` holds the layers of virtual stage `c p + r`.
+    pub fn virtual_stage(&self, stage: usize, chunk: usize) -> usize {
+        chunk * self.stages + stage
+    }
+
+    /// Stage and chunk of the virtual stage after; none after the last.
+    pub fn next(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
+        let next = self.virtual_stage(stage, chunk) + 1;
+        (next < self.stages * self.chunks).then(|| self.place(next))
+    }
+
+    /// Stage and chunk of the virtual stage before; none before the first.
+    pub fn previous(&self, stage: usize, chunk: usize) -> Option<(usize, usize)> {
+        self.virtual_stage(stage, chunk).checked_sub(1).map(|previous| self.place(previous))
+    }
+
+    /// Stage and chunk of a virtual stage.
+    fn place(&self, virtual_stage: usize) -> (usize, usize) {
+        (virtual_stage % self.stages, virtual_stage / self.stages)
+    }
+}
+
+/// The most microbatches whose activations the chunk holds at once: forward done, backward (in ZB-H1 the weights' gradient) not yet.
+pub fn max_in_flight(list: &[Instruction], chunk: usize) -> usize {
+    most_at_once(list, chunk, |instruction| match instruction {
+        Instruction::Forward(_) => Some(true),
+        Instruction::Backward(_) | Instruction::BackwardWeight(_) => Some(false),
+        _ => None,
+    })
+}
+
+/// The most microbatches whose weight gradients the chunk owes at once: gradient of the input done, of the weights not yet. 0 but for ZB-H1.
+pub fn max_deferred(list: &[Instruction], chunk: usize) -> usize {
+    most_at_once(list, chunk, |instruction| match instruction {
+        Instruction::BackwardInput(_) => Some(true),
+        Instruction::BackwardWeight(_) => Some(false),
+        _ => None,
+    })
+}
+
+/// The most that is held at once, where `change` says whether an instruction takes something up (true) or lets it go (false).
+fn most_at_once(list: &[Instruction], chunk: usize, change: impl Fn(&Instruction) -> Option<bool>) -> usize {
+    let (mut held, mut most) = (0usize, 0);
+    for instruction in list.iter().filter(|i| i.unit().is_some_and(|unit| unit.chunk == chunk)) {
+        match change(instruction) {
+            Some(true) => held += 1,
+            Some(false) => held = held.saturating_sub(1),
+            None => {}
+        }
+        most = most.max(held);
+    }
+    most
 }

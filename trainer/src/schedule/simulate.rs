@@ -1,25 +1,37 @@
 //! Executes every stage's instructions against the others', without a device: whether they fit together, and how long they take.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
-use super::Instruction;
+pub use error::ScheduleError;
 
-/// How long a microbatch takes on a stage, in any unit of time.
+use super::{Instruction, Pipeline, Unit};
+
+/// How long a whole stage takes with a microbatch, in any unit of time; a chunk takes its share `1 / v`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
-    /// The forward pass.
+    /// The forward pass, `T_F`.
     pub forward: f64,
-    /// The backward pass; about twice the forward.
-    pub backward: f64,
+    /// The gradient of the input, `T_B`; about as long as the forward.
+    pub backward_input: f64,
+    /// The gradient of the weights, `T_W`; shorter by what the attention takes, which has none. A [`Instruction::Backward`] takes both.
+    pub backward_weight: f64,
 }
 
 /// What a stage is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// The forward pass of a microbatch.
+    /// The forward pass of a unit.
     Forward,
-    /// The backward pass of a microbatch.
+    /// Both gradients of a unit.
     Backward,
+    /// The gradient of a unit's input.
+    BackwardInput,
+    /// The gradient of the weights.
+    BackwardWeight,
 }
 
 /// A stretch of time in which a stage is busy.
@@ -27,8 +39,8 @@ pub enum Work {
 pub struct Span {
     /// With what.
     pub work: Work,
-    /// On which microbatch.
-    pub microbatch: usize,
+    /// On which microbatch, on which chunk.
+    pub unit: Unit,
     /// When it starts, in the unit of [`Costs`].
     pub start: f64,
     /// When it ends.
@@ -42,118 +54,36 @@ pub struct Timeline {
     pub stages: Vec<Vec<Span>>,
     /// When the last stage ends.
     pub makespan: f64,
-    /// The most messages that waited on one link, sent and not yet received: what a transport has to buffer.
+    /// The most messages in one lane, sent and not yet received, when every stage in turn runs as far ahead as its receives let it. With this module's
+    /// schedules no stage's speed makes it more: it is what a transport has to buffer.
     pub max_queued: usize,
 }
 
 impl Timeline {
-    /// Idle time over busy time of a stage: `(p - 1) / m` for GPipe and 1F1B with equal stages.
+    /// Idle time over busy time, for the schedules of this module with equal stages that of [`Schedule`](super::Schedule): `(p - 1) / m` for 1F1B.
     pub fn bubble(&self) -> f64 {
         let busy: f64 = self.stages.iter().flatten().map(|span| span.end - span.start).sum();
         (self.makespan * self.stages.len() as f64 - busy) / busy
     }
 }
 
-/// Why the stages' instructions do not fit together.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ScheduleError {
-    /// A message goes to or comes from a stage that is not there.
-    #[error("stage {stage} has {instruction:?}, but no such neighbour")]
-    NoNeighbour {
-        /// The stage.
-        stage: usize,
-        /// Its instruction.
-        instruction: Instruction,
-    },
-    /// A stage receives one microbatch where another was sent.
-    #[error("stage {stage} has {instruction:?}, but microbatch {sent} was sent")]
-    OutOfOrder {
-        /// The receiving stage.
-        stage: usize,
-        /// Its instruction.
-        instruction: Instruction,
-        /// The microbatch that lies on the link.
-        sent: usize,
-    },
-    /// Work whose input is not there: a forward before its receive, a backward before its forward, a send before its work, or anything twice.
-    #[error("stage {stage} has {instruction:?} before what it needs, or twice")]
-    NotReady {
-        /// The stage.
-        stage: usize,
-        /// Its instruction.
-        instruction: Instruction,
-    },
-    /// Stages wait for each other, or for a message that nobody sends.
-    #[error("deadlock: {}", waiting.iter().map(|(stage, i)| format!("stage {stage} waits in {i:?}")).collect::<Vec<_>>().join(", "))]
-    Deadlock {
-        /// Each stage that waits, and its instruction.
-        waiting: Vec<(usize, Instruction)>,
-    },
-    /// Messages that nobody received.
-    #[error("{count} messages from stage {from} to stage {to} were never received")]
-    Unreceived {
-        /// Sender.
-        from: usize,
-        /// Receiver.
-        to: usize,
-        /// How many.
-        count: usize,
-    },
-    /// A microbatch went forward and never backward.
-    #[error("stage {stage} ends with the activations of {count} microbatches")]
-    ActivationsLeft {
-        /// The stage.
-        stage: usize,
-        /// How many.
-        count: usize,
-    },
-}
-
-/// How far a microbatch is on a stage.
-#[derive(Clone, Copy, PartialEq)]
-enum Progress {
-    Waiting,
-    Received,
-    Forwarded,
-    SentForward,
-    ReceivedGradient,
-    Backwarded,
-    Done,
-}
-
-/// One stage's state in the simulation.
-struct Stage {
-    next: usize,
-    clock: f64,
-    microbatches: Vec<Progress>,
-    spans: Vec<Span>,
-}
-
-/// A link's messages: the microbatch, and when it was sent.
-type Link = VecDeque<(usize, f64)>;
-
 /// Executes the lists of all stages, first stage first, with buffered sends and waiting receives.
 ///
 /// # Errors
 /// [`ScheduleError`], the first that is met.
-pub fn simulate(lists: &[Vec<Instruction>], costs: Costs) -> Result<Timeline, ScheduleError> {
-    let count = lists.iter().flatten().filter_map(microbatch_of).max().map_or(0, |most| most + 1);
-    let new = |_| Stage { next: 0, clock: 0.0, microbatches: vec![Progress::Waiting; count], spans: vec![] };
-    let mut machine = Machine {
-        costs,
-        stages: (0..lists.len()).map(new).collect(),
-        forward: vec![Link::new(); lists.len()],
-        backward: vec![Link::new(); lists.len()],
-        max_queued: 0,
-    };
-    let unfinished = |machine: &Machine| -> Vec<(usize, Instruction)> {
-        let next = |(stage, list): (usize, &Vec<Instruction>)| {
-            list.get(machine.stages[stage].next).map(|&instruction| (stage, instruction))
-        };
-        lists.iter().enumerate().filter_map(next).collect()
-    };
+///
+/// # Panics
+/// If there are not as many lists as stages.
+pub fn simulate(
+    pipeline: &Pipeline,
+    lists: &[Vec<Instruction>],
+    costs: Costs,
+) -> Result<Timeline, ScheduleError> {
+    assert_eq!(lists.len(), pipeline.stages, "a list a stage");
+    let mut machine = Machine::new(pipeline, costs);
     loop {
         let mut moved = false;
+        // Each stage in turn as far as its receives let it, which is as far ahead of its neighbour as it can be: `max_queued` relies on this.
         for (stage, list) in lists.iter().enumerate() {
             while let Some(&instruction) = list.get(machine.stages[stage].next) {
                 if !machine.execute(stage, instruction)? {
@@ -167,183 +97,226 @@ pub fn simulate(lists: &[Vec<Instruction>], costs: Costs) -> Result<Timeline, Sc
             break;
         }
     }
-    let waiting = unfinished(&machine);
+    let next = |(stage, list): (usize, &Vec<Instruction>)| {
+        list.get(machine.stages[stage].next).map(|&instruction| (stage, instruction))
+    };
+    let waiting: Vec<_> = lists.iter().enumerate().filter_map(next).collect();
     if !waiting.is_empty() {
         return Err(ScheduleError::Deadlock { waiting });
     }
     machine.finish()
 }
 
-/// The microbatch of an instruction that has one.
-fn microbatch_of(instruction: &Instruction) -> Option<usize> {
-    match *instruction {
-        Instruction::RecvForward { microbatch }
-        | Instruction::Forward { microbatch }
-        | Instruction::SendForward { microbatch }
-        | Instruction::RecvBackward { microbatch }
-        | Instruction::Backward { microbatch }
-        | Instruction::SendBackward { microbatch } => Some(microbatch),
-        Instruction::ReduceGradients | Instruction::ReduceTiedEmbedding | Instruction::Step => None,
-    }
+/// How far a unit is; each step needs the one before, but that the ends of the pipeline lack the messages that they have no neighbour for.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+enum Progress {
+    Waiting,
+    Received,
+    Forwarded,
+    SentForward,
+    ReceivedGradient,
+    Backwarded,
+    SentBackward,
 }
 
-struct Machine {
+/// A unit's state.
+#[derive(Clone, Copy)]
+struct State {
+    progress: Progress,
+    /// Whether its weights' gradient is done.
+    weights: bool,
+}
+
+/// One stage's state in the simulation.
+struct Stage {
+    next: usize,
+    clock: f64,
+    /// `[v m]`: chunk after chunk.
+    units: Vec<State>,
+    spans: Vec<Span>,
+}
+
+/// A lane into a stage: the unit as the receiver calls it, and when it was sent.
+type Lane = VecDeque<(Unit, f64)>;
+
+struct Machine<'a> {
+    pipeline: &'a Pipeline,
     costs: Costs,
     stages: Vec<Stage>,
-    /// `forward[r]`: from stage r - 1 to r. `backward[r]`: from stage r + 1 to r.
-    forward: Vec<Link>,
-    backward: Vec<Link>,
+    /// `forward[r]`: from the stage before `r`, which for the first is the last.
+    forward: Vec<Lane>,
+    /// `backward[r]`: from the stage after `r`, which for the last is the first.
+    backward: Vec<Lane>,
     max_queued: usize,
 }
 
-impl Machine {
+impl<'a> Machine<'a> {
+    fn new(pipeline: &'a Pipeline, costs: Costs) -> Self {
+        let count = pipeline.stages;
+        let units = pipeline.chunks * pipeline.microbatches;
+        let state = State { progress: Progress::Waiting, weights: false };
+        let stage = || Stage { next: 0, clock: 0.0, units: vec![state; units], spans: vec![] };
+        Self {
+            pipeline,
+            costs,
+            stages: (0..count).map(|_| stage()).collect(),
+            forward: vec![Lane::new(); count],
+            backward: vec![Lane::new(); count],
+            max_queued: 0,
+        }
+    }
+
     /// Executes one instruction; false if it has to wait.
     fn execute(&mut self, stage: usize, instruction: Instruction) -> Result<bool, ScheduleError> {
-        let (first, last) = (stage == 0, stage + 1 == self.stages.len());
-        // What must have happened to the microbatch before, and what has after. The ends of the pipeline skip the messages they do not have.
-        let (needs, becomes) = match instruction {
-            Instruction::RecvForward { .. } => (Progress::Waiting, Progress::Received),
-            Instruction::Forward { .. } if first => (Progress::Waiting, Progress::Forwarded),
-            Instruction::Forward { .. } => (Progress::Received, Progress::Forwarded),
-            Instruction::SendForward { .. } => (Progress::Forwarded, Progress::SentForward),
-            Instruction::RecvBackward { .. } => (Progress::SentForward, Progress::ReceivedGradient),
-            Instruction::Backward { .. } if last => (Progress::Forwarded, Progress::Backwarded),
-            Instruction::Backward { .. } => (Progress::ReceivedGradient, Progress::Backwarded),
-            Instruction::SendBackward { .. } => (Progress::Backwarded, Progress::Done),
-            Instruction::ReduceGradients | Instruction::ReduceTiedEmbedding | Instruction::Step => {
-                return Ok(true);
-            }
+        let Some(unit) = instruction.unit() else {
+            // What is reduced and applied has to be there.
+            return self.check_finished(stage).map(|()| true);
         };
-        let no_neighbour = match instruction {
-            Instruction::RecvForward { .. } | Instruction::SendBackward { .. } => first,
-            Instruction::SendForward { .. } | Instruction::RecvBackward { .. } => last,
-            _ => false,
-        };
-        if no_neighbour {
-            return Err(ScheduleError::NoNeighbour { stage, instruction });
+        let Pipeline { chunks, microbatches, .. } = *self.pipeline;
+        if unit.chunk >= chunks || unit.microbatch >= microbatches {
+            return Err(ScheduleError::NoUnit { stage, instruction });
         }
-        let microbatch = microbatch_of(&instruction).expect("reductions and the step returned above");
-        if self.stages[stage].microbatches[microbatch] != needs {
+        let previous = self.pipeline.previous(stage, unit.chunk);
+        let next = self.pipeline.next(stage, unit.chunk);
+        let index = unit.chunk * microbatches + unit.microbatch;
+        let state = self.stages[stage].units[index];
+        if !ready(state, instruction, previous.is_none(), next.is_none()) {
             return Err(ScheduleError::NotReady { stage, instruction });
         }
-        let clock = self.stages[stage].clock;
+        let neighbour = |place: Option<_>| place.ok_or(ScheduleError::NoNeighbour { stage, instruction });
+        let mut after = state;
         match instruction {
-            Instruction::RecvForward { .. } | Instruction::RecvBackward { .. } => {
-                let link = match instruction {
-                    Instruction::RecvForward { .. } => &mut self.forward[stage],
-                    _ => &mut self.backward[stage],
-                };
-                let Some(&(sent, at)) = link.front() else { return Ok(false) };
-                if sent != microbatch {
-                    return Err(ScheduleError::OutOfOrder { stage, instruction, sent });
+            Instruction::RecvForward(_) => {
+                neighbour(previous)?;
+                if !self.receive(true, stage, unit, instruction)? {
+                    return Ok(false);
                 }
-                link.pop_front();
-                self.stages[stage].clock = clock.max(at);
+                after.progress = Progress::Received;
             }
-            Instruction::SendForward { .. } => self.send(true, stage + 1, microbatch, clock),
-            Instruction::SendBackward { .. } => self.send(false, stage - 1, microbatch, clock),
-            Instruction::Forward { .. } => self.work(stage, Work::Forward, microbatch),
-            _ => self.work(stage, Work::Backward, microbatch),
+            Instruction::Forward(_) => {
+                self.work(stage, Work::Forward, unit);
+                after.progress = Progress::Forwarded;
+            }
+            Instruction::SendForward(_) => {
+                self.send(true, stage, neighbour(next)?, unit);
+                after.progress = Progress::SentForward;
+            }
+            Instruction::RecvBackward(_) => {
+                neighbour(next)?;
+                if !self.receive(false, stage, unit, instruction)? {
+                    return Ok(false);
+                }
+                after.progress = Progress::ReceivedGradient;
+            }
+            Instruction::Backward(_) => {
+                self.work(stage, Work::Backward, unit);
+                after = State { progress: Progress::Backwarded, weights: true };
+            }
+            Instruction::BackwardInput(_) => {
+                self.work(stage, Work::BackwardInput, unit);
+                after.progress = Progress::Backwarded;
+            }
+            Instruction::BackwardWeight(_) => {
+                self.work(stage, Work::BackwardWeight, unit);
+                after.weights = true;
+            }
+            Instruction::SendBackward(_) => {
+                self.send(false, stage, neighbour(previous)?, unit);
+                after.progress = Progress::SentBackward;
+            }
+            Instruction::ReduceTiedEmbedding | Instruction::ReduceGradients | Instruction::Step => {}
         }
-        self.stages[stage].microbatches[microbatch] = becomes;
+        self.stages[stage].units[index] = after;
         Ok(true)
     }
 
-    fn send(&mut self, forward: bool, to: usize, microbatch: usize, at: f64) {
-        let link = if forward { &mut self.forward[to] } else { &mut self.backward[to] };
-        link.push_back((microbatch, at));
-        self.max_queued = self.max_queued.max(link.len());
+    /// Takes the next message of the lane into the stage; false if there is none.
+    fn receive(
+        &mut self,
+        forward: bool,
+        stage: usize,
+        unit: Unit,
+        instruction: Instruction,
+    ) -> Result<bool, ScheduleError> {
+        let lane = if forward { &mut self.forward[stage] } else { &mut self.backward[stage] };
+        let Some((sent, at)) = lane.pop_front() else { return Ok(false) };
+        if sent != unit {
+            return Err(ScheduleError::OutOfOrder { stage, instruction, sent });
+        }
+        let clock = &mut self.stages[stage].clock;
+        *clock = clock.max(at);
+        Ok(true)
     }
 
-    fn work(&mut self, stage: usize, work: Work, microbatch: usize) {
+    fn send(&mut self, forward: bool, stage: usize, (to, chunk): (usize, usize), unit: Unit) {
+        let lane = if forward { &mut self.forward[to] } else { &mut self.backward[to] };
+        lane.push_back((Unit { chunk, ..unit }, self.stages[stage].clock));
+        self.max_queued = self.max_queued.max(lane.len());
+    }
+
+    fn work(&mut self, stage: usize, work: Work, unit: Unit) {
+        let Costs { forward, backward_input, backward_weight } = self.costs;
         let cost = match work {
-            Work::Forward => self.costs.forward,
-            Work::Backward => self.costs.backward,
+            Work::Forward => forward,
+            Work::Backward => backward_input + backward_weight,
+            Work::BackwardInput => backward_input,
+            Work::BackwardWeight => backward_weight,
         };
         let stage = &mut self.stages[stage];
         let start = stage.clock;
-        stage.clock += cost;
-        stage.spans.push(Span { work, microbatch, start, end: stage.clock });
+        stage.clock += cost / self.pipeline.chunks as f64;
+        stage.spans.push(Span { work, unit, start, end: stage.clock });
+    }
+
+    /// Whether every unit of the stage has gone all its way.
+    fn check_finished(&self, stage: usize) -> Result<(), ScheduleError> {
+        let units = &self.stages[stage].units;
+        let count = |is: &dyn Fn(&State) -> bool| units.iter().filter(|&state| is(state)).count();
+        match count(&|state| state.progress < Progress::Forwarded) {
+            0 => {}
+            count => return Err(ScheduleError::NotRun { stage, count }),
+        }
+        match count(&|state| state.progress < Progress::Backwarded) {
+            0 => {}
+            count => return Err(ScheduleError::ActivationsLeft { stage, count }),
+        }
+        match count(&|state| !state.weights) {
+            0 => Ok(()),
+            count => Err(ScheduleError::WeightGradientsLeft { stage, count }),
+        }
     }
 
     /// Nothing may be left over.
     fn finish(self) -> Result<Timeline, ScheduleError> {
-        for to in 0..self.stages.len() {
-            if !self.forward[to].is_empty() {
-                return Err(ScheduleError::Unreceived { from: to - 1, to, count: self.forward[to].len() });
-            }
-            if !self.backward[to].is_empty() {
-                return Err(ScheduleError::Unreceived { from: to + 1, to, count: self.backward[to].len() });
-            }
-        }
-        for (stage, state) in self.stages.iter().enumerate() {
-            let held =
-                |p: &&Progress| !matches!(p, Progress::Waiting | Progress::Backwarded | Progress::Done);
-            let count = state.microbatches.iter().filter(held).count();
-            if count > 0 {
-                return Err(ScheduleError::ActivationsLeft { stage, count });
+        let count = self.stages.len();
+        for to in 0..count {
+            let (before, after) = ((to + count - 1) % count, (to + 1) % count);
+            for (lane, from) in [(&self.forward[to], before), (&self.backward[to], after)] {
+                if !lane.is_empty() {
+                    return Err(ScheduleError::Unreceived { from, to, count: lane.len() });
+                }
             }
         }
+        (0..count).try_for_each(|stage| self.check_finished(stage))?;
         let makespan = self.stages.iter().map(|stage| stage.clock).fold(0.0, f64::max);
         let stages = self.stages.into_iter().map(|stage| stage.spans).collect();
         Ok(Timeline { stages, makespan, max_queued: self.max_queued })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Instruction::{Backward, Forward, RecvBackward, RecvForward, SendBackward, SendForward};
-    use super::*;
-
-    const COSTS: Costs = Costs { forward: 1.0, backward: 2.0 };
-
-    /// A stage's list with all instructions on microbatch 0.
-    fn zero(list: &[fn(usize) -> Instruction]) -> Vec<Instruction> {
-        list.iter().map(|of| of(0)).collect()
-    }
-
-    const F: fn(usize) -> Instruction = |microbatch| Forward { microbatch };
-    const B: fn(usize) -> Instruction = |microbatch| Backward { microbatch };
-    const SF: fn(usize) -> Instruction = |microbatch| SendForward { microbatch };
-    const SB: fn(usize) -> Instruction = |microbatch| SendBackward { microbatch };
-    const RF: fn(usize) -> Instruction = |microbatch| RecvForward { microbatch };
-    const RB: fn(usize) -> Instruction = |microbatch| RecvBackward { microbatch };
-
-    #[test]
-    fn two_stages_one_microbatch() {
-        let timeline = simulate(&[zero(&[F, SF, RB, B]), zero(&[RF, F, B, SB])], COSTS).unwrap();
-        assert_eq!(timeline.makespan, 6.0);
-        assert_eq!(timeline.stages[1][0].start, 1.0);
-        assert_eq!(timeline.stages[0][1].start, 4.0);
-        assert_eq!(timeline.max_queued, 1);
-    }
-
-    #[test]
-    fn a_message_that_nobody_sends_is_a_deadlock() {
-        let error = simulate(&[zero(&[F, SF, RB, B]), zero(&[RF, F, B])], COSTS).unwrap_err();
-        assert_eq!(error, ScheduleError::Deadlock { waiting: vec![(0, RB(0))] });
-        let circle = [vec![RB(0), F(0)], vec![RF(0)]];
-        // The first stage waits for a gradient before it has sent anything.
-        assert_eq!(
-            simulate(&circle, COSTS).unwrap_err(),
-            ScheduleError::NotReady { stage: 0, instruction: RB(0) }
-        );
-        let circle = [vec![F(0), SF(0), RB(0), F(1), SF(1)], vec![RF(0), F(0), RF(1), F(1), B(0), SB(0)]];
-        let waiting = vec![(0, RB(0)), (1, RF(1))];
-        assert_eq!(simulate(&circle, COSTS).unwrap_err(), ScheduleError::Deadlock { waiting });
-    }
-
-    #[test]
-    fn faults_are_told_apart() {
-        let unreceived = simulate(&[zero(&[F, SF]), vec![]], COSTS).unwrap_err();
-        assert_eq!(unreceived, ScheduleError::Unreceived { from: 0, to: 1, count: 1 });
-        let order = simulate(&[vec![F(1), SF(1), F(0), SF(0)], vec![RF(0)]], COSTS).unwrap_err();
-        assert_eq!(order, ScheduleError::OutOfOrder { stage: 1, instruction: RF(0), sent: 1 });
-        let twice = simulate(&[zero(&[F, F])], COSTS).unwrap_err();
-        assert_eq!(twice, ScheduleError::NotReady { stage: 0, instruction: F(0) });
-        let left = simulate(&[zero(&[F])], COSTS).unwrap_err();
-        assert_eq!(left, ScheduleError::ActivationsLeft { stage: 0, count: 1 });
-        let alone = simulate(&[zero(&[F, SF])], COSTS).unwrap_err();
-        assert_eq!(alone, ScheduleError::NoNeighbour { stage: 0, instruction: SF(0) });
-    }
+/// Whether a unit in this state can do this, `first` and `last` in the pipeline or between.
+fn ready(state: State, instruction: Instruction, first: bool, last: bool) -> bool {
+    let needed = match instruction {
+        Instruction::RecvForward(_) => Progress::Waiting,
+        Instruction::Forward(_) if first => Progress::Waiting,
+        Instruction::Forward(_) => Progress::Received,
+        Instruction::SendForward(_) => Progress::Forwarded,
+        Instruction::RecvBackward(_) => Progress::SentForward,
+        Instruction::Backward(_) | Instruction::BackwardInput(_) if last => Progress::Forwarded,
+        Instruction::Backward(_) | Instruction::BackwardInput(_) => Progress::ReceivedGradient,
+        Instruction::SendBackward(_) => Progress::Backwarded,
+        Instruction::BackwardWeight(_) => return state.progress >= Progress::Backwarded && !state.weights,
+        Instruction::ReduceTiedEmbedding | Instruction::ReduceGradients | Instruction::Step => return true,
+    };
+    state.progress == needed
 }
