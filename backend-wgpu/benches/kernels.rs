@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use backend::ops::{
-    AdamW, Attention, AttentionBackward, AttentionDropout, BiasBackward, BiasGelu, CrossEntropyBackward,
-    CrossEntropyMax, CrossEntropySums, Embedding, EmbeddingBackward, LayerNorm, LayerNormBackward, Scratch,
-    SumSquares,
+    AdamW, Attention, AttentionBackward, AttentionDropout, BiasBackward, BiasGelu, BlockSquares,
+    CrossEntropyBackward, CrossEntropyMax, CrossEntropySums, Embedding, EmbeddingBackward, LayerNorm,
+    LayerNormBackward, Scratch,
 };
 use backend::philox::Stream;
 use backend::{Backend, Class, DType, Result, Shape, Tensor};
@@ -172,14 +172,10 @@ fn kernels(c: &mut Criterion) {
             step: 1,
         })
     });
-    let norm = tensor(&[1]);
-    bench("sum_squares", &|| {
-        backend.sum_squares(SumSquares {
-            x: grad.view(),
-            out: norm.view(),
-            beta: 0.0,
-            workspace: space.view(),
-        })
+    const BLOCK: usize = 1 << 16;
+    let squares = tensor(&[PARAMETERS.div_ceil(BLOCK)]);
+    bench("block_squares", &|| {
+        backend.block_squares(BlockSquares { x: grad.view(), out: squares.view(), block: BLOCK })
     });
     bench("fill", &|| backend.fill(grad.view(), 0.0));
     group.finish();
