@@ -4,11 +4,13 @@
 //! * [`config`]: the shape of a model ([`GptConfig`]), its parameter count and FLOPs; [`presets`]: the published ones by name.
 //! * [`parameter`]: a parameter's logical name, global shape and the [`Slice`] of it that a rank holds; [`shard`]: which parameters those are.
 //! * [`store`]: a rank's parameters and gradients in one flat buffer each, and their initial values.
+//! * [`recompute`]: what the backward computes again.
 //! * [`layers`]: forward and backward of each layer; [`stage`]: a pipeline stage's layers in a row.
 //!
 //! The forward of a layer keeps what its backward needs in an activation set that the caller owns; there are as many sets as microbatches in flight.
 //! Nothing is allocated between [`Stage::new`](stage::Stage::new) and the end of the run.
 
+mod accumulation;
 pub mod config;
 pub mod layers;
 pub mod parameter;
@@ -19,10 +21,11 @@ pub mod stage;
 pub mod store;
 pub mod tensor_group;
 
+pub use accumulation::Half;
 pub use config::{ConfigError, GptConfig};
 pub use parameter::{Parameter, Slice};
 pub use recompute::Recompute;
 pub use shard::Shard;
-pub use stage::{Activations, Microbatch, Stage};
-pub use store::ParameterStore;
+pub use stage::{Activations, Deferred, Microbatch, Stage, StageOptions};
+pub use store::{ParameterStore, StoreOptions};
 pub use tensor_group::TensorGroup;

@@ -2,15 +2,26 @@
 //! operations, and a parameter is a view.
 //!
 //! Within the buffers parameters stand in four regions: those that decay before those that do not, in each the ones that the tensor group cuts before
-//! the ones that it repeats. So AdamW is two operations, and the norm, which counts a repeated parameter on one rank only, at most four.
+//! the ones that it repeats. So AdamW is two operations, and what is summed over token chunks (the last region: LayerNorms and the biases behind a
+//! reduction) is one range. Each begins on a block of [`BLOCK`] elements, the unit of the gradient norm, of the sharded optimizer and of gradient buckets.
+//!
+//! The gradients' buffer goes on behind the parameters: a copy of the last region for each further token chunk, and a second table where embedding and
+//! head are both here, so that each use has its own sum over microbatches, as if the two were on two stages.
 
+use std::ops::Range;
+
+use backend::ops::Add;
 use backend::philox::Stream;
-use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
+use backend::{Backend, Class, DType, ReduceOp, Result, Shape, Tensor, View};
 
-use crate::{GptConfig, Parameter, Shard};
+use crate::accumulation::{Accumulation, Half};
+use crate::{GptConfig, Parameter, Shard, TensorGroup};
 
-/// Parameters begin at multiples of this many elements: 256 bytes, the alignment that every WebGPU device grants.
-const ALIGNMENT: usize = 64;
+/// Elements of a block: parameters begin at multiples of it, and the gradient norm sums squares block by block.
+pub const BLOCK: usize = 256;
+
+/// The table that embedding and head share.
+const TABLE: &str = "embedding.token.weight";
 
 /// One parameter's place in the flat buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,17 +32,45 @@ pub struct Entry {
     pub offset: usize,
 }
 
+impl Entry {
+    /// Its elements in the flat buffers, without the padding behind it.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.parameter.slice.len()
+    }
+}
+
 /// Index of a parameter in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(usize);
+
+/// How a store keeps its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Type of the values that the layers compute with.
+    pub dtype: DType,
+    /// The flat buffers divide into so many equal parts of whole blocks: the replicas of a sharded optimizer.
+    pub parts: usize,
+    /// Microbatches whose gradients are summed as a tree (a power of two); `None` adds them up one after the other.
+    pub tree: Option<usize>,
+}
 
 /// A rank's parameters and their gradients.
 pub struct ParameterStore<B: Backend> {
     entries: Vec<Entry>,
     len: usize,
     decayed: usize,
+    /// Parameters summed over token chunks.
+    token_summed: Range<usize>,
+    /// Token chunks that this rank sums apart.
+    token_chunks: usize,
+    /// Whether those sums are still to be added over the tensor group.
+    sequence_parallel: bool,
+    /// Entries of the table with both uses on this rank, and where the head's gradients begin.
+    second_table: Option<(Range<usize>, usize)>,
+    dtype: DType,
     values: Tensor<B::Buffer>,
     gradients: Tensor<B::Buffer>,
+    accumulation: Accumulation<B>,
 }
 
 impl<B: Backend> ParameterStore<B> {
@@ -39,26 +78,49 @@ impl<B: Backend> ParameterStore<B> {
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn new(backend: &B, config: &GptConfig, shard: &Shard) -> Result<Self> {
+    pub fn new(backend: &B, config: &GptConfig, shard: &Shard, options: StoreOptions) -> Result<Self> {
         let mut parameters = shard.parameters(config);
         parameters.sort_by_key(|p| (!p.decays, !p.tensor_parallel, !p.tied));
-        let mut entries = Vec::with_capacity(parameters.len());
-        let (mut len, mut decayed) = (0, 0);
+        let mut entries: Vec<Entry> = Vec::with_capacity(parameters.len());
+        let (mut end, mut decayed, mut repeated) = (0, 0, None);
         for parameter in parameters {
-            let entry = Entry { parameter, offset: len };
-            len += entry.parameter.slice.len().next_multiple_of(ALIGNMENT);
+            let entry = Entry { parameter, offset: end };
+            end += entry.parameter.slice.len().next_multiple_of(BLOCK);
             if entry.parameter.decays {
-                decayed = len;
+                decayed = end;
+            } else if !entry.parameter.tensor_parallel {
+                repeated.get_or_insert(entry.offset);
             }
             entries.push(entry);
         }
-        let flat = |class| backend.alloc(class, DType::F32, Shape::new(&[len]));
+        let len = end.next_multiple_of(options.parts * BLOCK);
+        let token_summed = repeated.unwrap_or(end)..end;
+        let token_chunks = shard.local_token_chunks();
+        let mut gradients_len = len + (token_chunks - 1) * token_summed.len();
+        let vectors = decayed..gradients_len;
+        let mut matrices = vec![0..decayed];
+        let both = shard.first && shard.last && options.tree.is_some();
+        let second_table = both.then(|| {
+            let table: Vec<&Entry> = entries.iter().filter(|e| e.parameter.name == TABLE).collect();
+            let range = table[0].offset..table[table.len() - 1].range().end.next_multiple_of(BLOCK);
+            let begin = gradients_len;
+            gradients_len += range.len();
+            matrices.push(begin..gradients_len);
+            (range, begin)
+        });
+        let flat = |class, dtype, len| backend.alloc(class, dtype, Shape::new(&[len]));
         let store = Self {
             entries,
             len,
             decayed,
-            values: flat(Class::Parameters)?,
-            gradients: flat(Class::Gradients)?,
+            token_summed,
+            token_chunks,
+            sequence_parallel: shard.sequence_parallel && shard.tensor_size > 1,
+            second_table,
+            dtype: options.dtype,
+            values: flat(Class::Parameters, options.dtype, len)?,
+            gradients: flat(Class::Gradients, DType::F32, gradients_len)?,
+            accumulation: Accumulation::new(backend, options.tree, gradients_len, matrices, vectors)?,
         };
         backend.fill(store.values.view(), 0.0)?;
         backend.fill(store.gradients.view(), 0.0)?;
@@ -70,7 +132,7 @@ impl<B: Backend> ParameterStore<B> {
         &self.entries
     }
 
-    /// Elements in each flat buffer, padding included.
+    /// Elements in each flat buffer, padding included; a multiple of [`BLOCK`].
     pub fn len(&self) -> usize {
         self.len
     }
@@ -90,61 +152,156 @@ impl<B: Backend> ParameterStore<B> {
         self.values.view()
     }
 
-    /// All gradients.
+    /// All gradients, in the order of the parameters.
     pub fn gradients(&self) -> View<'_, B::Buffer> {
-        self.gradients.view()
+        self.gradients.view().rows(0, self.len).expect("the buffer is at least as long")
     }
 
-    /// The parameter of that name, if the rank holds it.
-    pub fn find(&self, name: &str) -> Option<Handle> {
-        self.entries.iter().position(|entry| entry.parameter.name == name).map(Handle)
+    /// The parameter's entries on this rank, chunk by chunk; none if it is not here.
+    pub fn find(&self, name: &str) -> Vec<Handle> {
+        let of_name = |(i, entry): (usize, &Entry)| (entry.parameter.name == name).then_some(Handle(i));
+        self.entries.iter().enumerate().filter_map(of_name).collect()
     }
 
     /// A parameter's values, in its slice's shape.
     pub fn value(&self, handle: Handle) -> View<'_, B::Buffer> {
-        self.window(&self.values, handle)
+        self.window(&self.values, handle, self.entries[handle.0].offset)
     }
 
     /// A parameter's gradient, in its slice's shape.
     pub fn gradient(&self, handle: Handle) -> View<'_, B::Buffer> {
-        self.window(&self.gradients, handle)
+        self.window(&self.gradients, handle, self.entries[handle.0].offset)
     }
 
-    fn window<'a>(&self, flat: &'a Tensor<B::Buffer>, Handle(index): Handle) -> View<'a, B::Buffer> {
-        let Entry { parameter, offset } = &self.entries[index];
-        View::new(flat.view().buffer(), DType::F32, *offset, Shape::new(&parameter.slice.shape))
-            .expect("an entry lies in its store")
+    /// The part of a repeated vector's gradient that comes from this rank's token chunk `chunk`.
+    pub fn token_gradient(&self, handle: Handle, chunk: usize) -> View<'_, B::Buffer> {
+        let offset = self.entries[handle.0].offset;
+        debug_assert!(self.token_summed.contains(&offset) && chunk < self.token_chunks);
+        let begin = match chunk {
+            0 => offset,
+            _ => offset - self.token_summed.start + self.copy_of_summed(chunk).start,
+        };
+        self.window(&self.gradients, handle, begin)
     }
 
-    /// Draws the initial values: `N(mean, std)` by each element's global index, so that every layout begins with the same bits.
+    /// The gradient of the table's use in the head.
+    pub fn head_gradient(&self, handle: Handle) -> View<'_, B::Buffer> {
+        let offset = self.entries[handle.0].offset;
+        let begin = self.second_table.as_ref().map_or(offset, |(table, begin)| offset - table.start + begin);
+        self.window(&self.gradients, handle, begin)
+    }
+
+    /// Where token chunk `chunk`, from 1, has its copy of the summed region.
+    fn copy_of_summed(&self, chunk: usize) -> Range<usize> {
+        let begin = self.len + (chunk - 1) * self.token_summed.len();
+        begin..begin + self.token_summed.len()
+    }
+
+    fn window<'a>(
+        &self,
+        flat: &'a Tensor<B::Buffer>,
+        Handle(i): Handle,
+        offset: usize,
+    ) -> View<'a, B::Buffer> {
+        let shape = Shape::new(&self.entries[i].parameter.slice.shape);
+        View::new(flat.view().buffer(), flat.dtype(), offset, shape).expect("an entry lies in its store")
+    }
+
+    fn range(&self, range: &Range<usize>) -> Result<View<'_, B::Buffer>> {
+        self.gradients.view().rows(range.start, range.len())
+    }
+
+    /// Begins a step's sums.
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn initialize(&self, backend: &B, seed: u64) -> Result<()> {
-        for (index, entry) in self.entries.iter().enumerate() {
-            let values = initial_values(&entry.parameter, seed);
-            backend.write(self.value(Handle(index)), bytemuck::cast_slice(&values))?;
-        }
-        Ok(())
+    pub fn begin_step(&self, backend: &B) -> Result<()> {
+        self.accumulation.begin_step(backend, self.gradients.view())
     }
 
-    /// Ranges of the flat buffers whose parameters this rank counts in the gradient norm: a parameter that the tensor group repeats is counted by its
-    /// first rank, the tied embedding by the first stage.
-    pub fn counted(&self, shard: &Shard) -> Vec<std::ops::Range<usize>> {
-        let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            let Parameter { tensor_parallel, tied, .. } = entry.parameter;
-            if !(tensor_parallel || shard.tensor_rank == 0) || (tied && !shard.first) {
-                continue;
+    /// Before the gradients of `half` of a microbatch are computed.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn begin_microbatch(&self, backend: &B, half: Half) -> Result<()> {
+        self.accumulation.begin_microbatch(backend, self.gradients.view(), half)
+    }
+
+    /// After them. Microbatches come in their order, in each half.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn end_microbatch(&self, backend: &B, half: Half, index: usize) -> Result<()> {
+        self.accumulation.end_microbatch(backend, self.gradients.view(), half, index)
+    }
+
+    /// Behind the last microbatch: adds up token chunks, over the tensor group where it shares out the tokens, and both uses of the table.
+    ///
+    /// # Errors
+    /// Those of the backend and the group.
+    pub fn finish_step(&self, backend: &B, tensor: &TensorGroup<'_, B::Buffer>) -> Result<()> {
+        if !self.token_summed.is_empty() {
+            let total = self.range(&self.token_summed)?;
+            if self.token_chunks > 1 {
+                let copies = (1..self.token_chunks).map(|chunk| self.range(&self.copy_of_summed(chunk)));
+                let chunks = std::iter::once(Ok(total)).chain(copies).collect::<Result<Vec<_>>>()?;
+                backend.reduce(ReduceOp::Sum, &chunks, &[total])?;
             }
-            // The padding behind a parameter is 0: counting it joins neighbours into one range.
-            let end = self.entries.get(index + 1).map_or(self.len, |next| next.offset);
-            match ranges.last_mut().filter(|range| range.end == entry.offset) {
-                Some(range) => range.end = end,
-                None => ranges.push(entry.offset..end),
+            if self.sequence_parallel {
+                tensor.sum(total)?;
             }
         }
-        ranges
+        match &self.second_table {
+            Some((table, begin)) => {
+                let x = self.range(&(*begin..begin + table.len()))?;
+                backend.add(Add { x, y: self.range(table)?, alpha: 1.0 })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The gradient of the table that first and last stage share, all chunks of it; `None` where it is not shared.
+    pub fn tied_gradient(&self) -> Option<View<'_, B::Buffer>> {
+        let mut tied = self.entries.iter().filter(|entry| entry.parameter.tied);
+        let first = tied.next()?;
+        let end = tied.next_back().unwrap_or(first).range().end;
+        self.range(&(first.offset..end)).ok()
+    }
+
+    /// Draws the initial values, `N(mean, std)` by each element's global index, so that every layout begins with the same bits, and hands them to `write`.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn initialize(&self, seed: u64, write: impl Fn(&Entry, &[f32]) -> Result<()>) -> Result<()> {
+        self.entries.iter().try_for_each(|entry| write(entry, &initial_values(&entry.parameter, seed)))
+    }
+
+    /// Writes one parameter's values, rounded to the store's type.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn write(&self, backend: &B, entry: &Entry, values: &[f32]) -> Result<()> {
+        let to = self.values.view().rows(entry.offset, values.len())?;
+        match self.dtype {
+            DType::Bf16 => {
+                let rounded: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+                backend.write(to, bytemuck::cast_slice(&rounded))
+            }
+            DType::F16 => {
+                let rounded: Vec<half::f16> = values.iter().map(|&x| half::f16::from_f32(x)).collect();
+                backend.write(to, bytemuck::cast_slice(&rounded))
+            }
+            _ => backend.write(to, bytemuck::cast_slice(values)),
+        }
+    }
+
+    /// Entries that this rank counts in the gradient norm and saves: a parameter that the tensor group repeats is its first rank's, the tied embedding
+    /// the first stage's.
+    pub fn counted<'a>(&'a self, shard: &'a Shard) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(|entry| {
+            let Parameter { tensor_parallel, tied, .. } = entry.parameter;
+            (tensor_parallel || shard.tensor_rank == 0) && (!tied || shard.first)
+        })
     }
 }
 
@@ -175,17 +332,19 @@ mod tests {
     fn initial_values_do_not_depend_on_the_cut() {
         let config = GptConfig::new(2, 16, 4, 8, 128);
         let whole = Shard::whole(&config);
-        for tensor_rank in 0..4 {
-            let shard = Shard { tensor_rank, tensor_size: 4, ..whole.clone() };
-            for (part, all) in shard.parameters(&config).iter().zip(whole.parameters(&config)) {
-                let global = initial_values(&all, 7);
-                let expected: Vec<f32> = part
-                    .slice
-                    .runs()
-                    .iter()
-                    .flat_map(|&(first, len)| global[first as usize..first as usize + len].to_vec())
-                    .collect();
-                assert_eq!(initial_values(part, 7), expected, "{}", part.name);
+        let all = whole.parameters(&config);
+        for (tensor_size, chunks) in [(4, 4), (2, 4), (1, 4)] {
+            for tensor_rank in 0..tensor_size {
+                let shard = Shard { tensor_rank, tensor_size, chunks, ..whole.clone() };
+                for part in shard.parameters(&config) {
+                    let global = all.iter().find(|p| p.name == part.name).unwrap();
+                    let global = initial_values(global, 7);
+                    let runs = part.slice.runs();
+                    let run =
+                        |&(first, len): &(u64, usize)| global[first as usize..first as usize + len].to_vec();
+                    let expected: Vec<f32> = runs.iter().flat_map(run).collect();
+                    assert_eq!(initial_values(&part, 7), expected, "{}", part.name);
+                }
             }
         }
     }

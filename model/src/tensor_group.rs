@@ -29,4 +29,26 @@ impl<'a, B: Buffer> TensorGroup<'a, B> {
     pub fn max(&self, partial: View<'_, B>) -> Result<()> {
         self.communicator.all_reduce(&self.group, ReduceOp::Max, partial)
     }
+
+    /// Ranks of the group.
+    pub fn size(&self) -> usize {
+        self.group.size()
+    }
+
+    /// `own` = this rank's part of the ranks' sum, of which it is the `1 / size`: g of a row-parallel layer under sequence parallelism (Korthikanti et al.
+    /// 2022, section 4.2.2).
+    ///
+    /// # Errors
+    /// Those of [`Communicator::reduce_scatter`].
+    pub fn sum_scatter(&self, partial: View<'_, B>, own: View<'_, B>) -> Result<()> {
+        self.communicator.reduce_scatter(&self.group, partial, own)
+    }
+
+    /// `whole` = the ranks' parts behind each other; `own` may be this rank's part of `whole`.
+    ///
+    /// # Errors
+    /// Those of [`Communicator::all_gather`].
+    pub fn gather(&self, own: View<'_, B>, whole: View<'_, B>) -> Result<()> {
+        self.communicator.all_gather(&self.group, own, whole)
+    }
 }

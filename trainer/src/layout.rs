@@ -67,6 +67,19 @@ pub enum LayoutError {
         /// Layers there are.
         layers: usize,
     },
+    /// The layers of the stages, as listed, are not the model's.
+    #[error(
+        "parallel.layers = {given:?} must list the layers of each of the {stages} (virtual) stages, at least 1 each and {layers} in all; it lists \
+         {} stages of {} layers", given.len(), given.iter().sum::<usize>()
+    )]
+    Layers {
+        /// As listed.
+        given: Vec<usize>,
+        /// Virtual stages there are.
+        stages: usize,
+        /// Layers there are.
+        layers: usize,
+    },
     /// The model does not divide as asked.
     #[error(transparent)]
     Model(#[from] model::ConfigError),
@@ -186,26 +199,6 @@ impl Layout {
         [0, self.pp - 1].map(|pp| self.rank_of(Coordinates { pp, ..at })).to_vec()
     }
 
-    /// The rank one stage before, none for the first.
-    pub fn previous_stage(&self, rank: usize) -> Option<usize> {
-        let at = self.coordinates(rank);
-        Some(self.rank_of(Coordinates { pp: at.pp.checked_sub(1)?, ..at }))
-    }
-
-    /// The rank one stage after, none for the last.
-    pub fn next_stage(&self, rank: usize) -> Option<usize> {
-        let at = self.coordinates(rank);
-        (at.pp + 1 < self.pp).then(|| self.rank_of(Coordinates { pp: at.pp + 1, ..at }))
-    }
-
-    /// The layers of `rank`'s stage in a model of `layers`.
-    ///
-    /// # Errors
-    /// [`LayoutError::MoreStagesThanLayers`].
-    pub fn layers_of(&self, rank: usize, layers: usize) -> Result<Range<usize>, LayoutError> {
-        stage_layers(layers, self.pp, self.coordinates(rank).pp)
-    }
-
     /// Microbatches that each replica runs a step. The batch has passed [`validate`](Self::validate).
     pub fn microbatches(&self, micro_batch: usize, global_batch: usize) -> usize {
         global_batch / (micro_batch * self.dp)
@@ -240,6 +233,24 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tensor {} x pipeline {} x data {}", self.tp, self.pp, self.dp)
     }
+}
+
+/// The layers of virtual stage `stage` of `stages`: as `given` lists them, or equal shares.
+///
+/// # Errors
+/// [`LayoutError::MoreStagesThanLayers`], [`LayoutError::Layers`].
+pub fn virtual_stage_layers(
+    layers: usize,
+    given: Option<&[usize]>,
+    stages: usize,
+    stage: usize,
+) -> Result<Range<usize>, LayoutError> {
+    let Some(given) = given else { return stage_layers(layers, stages, stage) };
+    if given.len() != stages || given.contains(&0) || given.iter().sum::<usize>() != layers {
+        return Err(LayoutError::Layers { given: given.to_vec(), stages, layers });
+    }
+    let start = given[..stage].iter().sum();
+    Ok(start..start + given[stage])
 }
 
 /// The layers of stage `stage` of `pp`: equal shares, and where `pp` does not divide `layers` one more for each of the first stages, because the
@@ -302,16 +313,6 @@ mod tests {
         }
 
         #[test]
-        fn neighbours_are_in_the_pipeline(layout in layouts()) {
-            for rank in 0..layout.world_size() {
-                let pipeline = layout.pipeline_group(rank);
-                let stage = layout.coordinates(rank).pp;
-                prop_assert_eq!(layout.next_stage(rank), pipeline.get(stage + 1).copied());
-                prop_assert_eq!(layout.previous_stage(rank), stage.checked_sub(1).map(|s| pipeline[s]));
-            }
-        }
-
-        #[test]
         fn stages_share_the_layers_in_order(layers in 1usize..200, pp in 1usize..64) {
             prop_assume!(pp <= layers);
             let stages: Vec<Range<usize>> = (0..pp).map(|s| stage_layers(layers, pp, s).unwrap()).collect();
@@ -339,7 +340,15 @@ mod tests {
         layout.validate(&model, 1, 1920).unwrap();
         assert_eq!(layout.world_size(), 2240);
         assert_eq!(layout.microbatches(1, 1920), 240);
-        assert_eq!(layout.layers_of(2239, model.layers).unwrap(), 102..105);
+        assert_eq!(stage_layers(model.layers, 35, layout.coordinates(2239).pp).unwrap(), 102..105);
+    }
+
+    #[test]
+    fn listed_layers_are_taken_in_order() {
+        let of = |stage| virtual_stage_layers(6, Some(&[1, 2, 3]), 3, stage).unwrap();
+        assert_eq!([0, 1, 2].map(of), [0..1, 1..3, 3..6]);
+        let error = virtual_stage_layers(6, Some(&[1, 2]), 3, 0).unwrap_err().to_string();
+        assert!(error.contains("[1, 2]") && error.contains("2 stages of 3 layers"), "{error}");
     }
 
     #[test]

@@ -1,54 +1,11 @@
 //! What every layer's forward and backward are given beside their operands.
 
-use backend::ops::{AttentionDropout, DropoutMask, Scratch as Need};
+use backend::ops::{AttentionDropout, DropoutMask};
 use backend::philox::Stream;
-use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
+use backend::{Backend, Buffer, Result, View};
 
+use super::{Dims, Scratch};
 use crate::{GptConfig, ParameterStore, Shard, TensorGroup};
-
-/// Extents of a microbatch on this rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dims {
-    /// Sequences, b.
-    pub batch: usize,
-    /// Tokens a sequence, s.
-    pub seq: usize,
-    /// Hidden size, h.
-    pub hidden: usize,
-    /// Heads on this rank, a.
-    pub heads: usize,
-    /// Head size, d.
-    pub head_dim: usize,
-    /// FFN columns on this rank, f.
-    pub ffn: usize,
-    /// Vocabulary rows on this rank, v.
-    pub vocab: usize,
-}
-
-impl Dims {
-    /// Extents for microbatches of `batch` sequences of `seq` tokens.
-    pub fn new(config: &GptConfig, shard: &Shard, batch: usize, seq: usize) -> Self {
-        Self {
-            batch,
-            seq,
-            hidden: config.hidden,
-            heads: shard.local(config.heads),
-            head_dim: config.head_dim(),
-            ffn: shard.local(config.ffn_hidden),
-            vocab: shard.local(config.vocab),
-        }
-    }
-
-    /// Tokens of a microbatch, t.
-    pub fn tokens(&self) -> usize {
-        self.batch * self.seq
-    }
-
-    /// Columns of the attention's input on this rank, a d.
-    pub fn attention(&self) -> usize {
-        self.heads * self.head_dim
-    }
-}
 
 /// Where in the model a dropout stands. Each has a Philox stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,58 +29,6 @@ impl DropoutSite {
             DropoutSite::MlpOutput(layer) => (layer, 3),
         };
         layer as u64 * 4 + site
-    }
-}
-
-/// Memory that lives within one layer's forward or backward, shared by all layers of a stage.
-pub struct Scratch<B: Backend> {
-    /// `[t, h]`: a residual branch before its bias.
-    pub branch: Tensor<B::Buffer>,
-    /// `[t, h]`: gradient of a LayerNorm's output.
-    pub d_norm: Tensor<B::Buffer>,
-    /// `[t, h]`: gradient of a branch behind its dropout.
-    pub d_branch: Tensor<B::Buffer>,
-    /// `[t, a d]`: gradient of the attention's output.
-    pub d_attention: Tensor<B::Buffer>,
-    /// `[t, 3 a d]`: gradient of queries, keys and values.
-    pub d_qkv: Tensor<B::Buffer>,
-    /// `[t, f]`: gradient of the MLP's inner columns.
-    pub d_ffn: Tensor<B::Buffer>,
-    /// What operations ask for.
-    pub workspace: Tensor<B::Buffer>,
-}
-
-impl<B: Backend> Scratch<B> {
-    /// Memory for microbatches of these extents.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub fn new(backend: &B, dims: &Dims, parameters: usize) -> Result<Self> {
-        let Dims { batch: b, seq: s, hidden: h, heads: a, head_dim: d, ffn: f, vocab: v } = *dims;
-        let t = dims.tokens();
-        let needs = [
-            Need::LayerNormBackward { t, h },
-            Need::BiasBackward { t, n: f },
-            Need::BiasBackward { t, n: 3 * a * d },
-            Need::BiasBackward { t, n: h },
-            Need::BiasBackward { t: b, n: s * h },
-            Need::Attention { b, s, a, d },
-            Need::AttentionBackward { b, s, a, d },
-            Need::EmbeddingBackward { t, v, h },
-            Need::Sum { n: t },
-            Need::Sum { n: parameters },
-        ];
-        let workspace = needs.iter().map(|need| backend.workspace(*need)).max().unwrap_or(0).max(1);
-        let tensor = |extents: &[usize]| backend.alloc(Class::Workspace, DType::F32, Shape::new(extents));
-        Ok(Self {
-            branch: tensor(&[t, h])?,
-            d_norm: tensor(&[t, h])?,
-            d_branch: tensor(&[t, h])?,
-            d_attention: tensor(&[t, a * d])?,
-            d_qkv: tensor(&[t, 3 * a * d])?,
-            d_ffn: tensor(&[t, f])?,
-            workspace: tensor(&[workspace])?,
-        })
     }
 }
 
@@ -160,20 +65,59 @@ impl<'a, B: Backend> Context<'a, B> {
         Some(Stream { seed, stream: site.stream() })
     }
 
-    /// The mask of a dropout on `[t, h]`.
+    /// The mask of a dropout on this rank's tokens `[t', h]`.
     pub fn mask(&self, site: DropoutSite) -> Option<DropoutMask> {
-        let first = self.first_sample * (self.dims.seq * self.dims.hidden) as u64;
+        let Dims { seq, hidden, .. } = self.dims;
+        let before = self.token_part() * self.dims.own_tokens();
+        let first = (self.first_sample * seq as u64 + before as u64) * hidden as u64;
         self.stream(site).map(|stream| DropoutMask { p: self.config.dropout, stream, first })
     }
 
-    /// The mask of the dropout on a layer's attention probabilities.
-    pub fn attention_mask(&self, layer: usize) -> Option<AttentionDropout> {
+    /// The mask of the dropout on the attention probabilities of a layer's chunk `chunk` of this rank.
+    pub fn attention_mask(&self, layer: usize, chunk: usize) -> Option<AttentionDropout> {
         self.stream(DropoutSite::Probabilities(layer)).map(|stream| AttentionDropout {
             p: self.config.dropout,
             stream,
             first_sample: self.first_sample,
-            first_head: self.shard.tensor_rank * self.dims.heads,
+            first_head: (self.shard.local_chunks().start + chunk) * self.dims.heads,
             heads: self.config.heads,
         })
+    }
+
+    /// Which part of the tokens this rank has.
+    fn token_part(&self) -> usize {
+        if self.shard.sequence_parallel { self.shard.tensor_rank } else { 0 }
+    }
+
+    /// The first vocabulary row of this rank's chunk `chunk`.
+    pub fn first_row(&self, chunk: usize) -> usize {
+        (self.shard.local_chunks().start + chunk) * self.dims.vocab
+    }
+
+    /// This rank's tokens of a tensor that has a row for every token.
+    pub fn own<'v, V: Buffer>(&self, whole: View<'v, V>) -> Result<View<'v, V>> {
+        whole.rows(self.token_part() * self.dims.own_tokens(), self.dims.own_tokens())
+    }
+
+    /// Every token's row from each rank's own: `own` itself where this rank has all of them, else in `room [t, h]`.
+    ///
+    /// # Errors
+    /// Those of the group.
+    pub fn gathered<'v>(
+        &self,
+        own: View<'v, B::Buffer>,
+        room: View<'v, B::Buffer>,
+    ) -> Result<View<'v, B::Buffer>> {
+        if self.dims.token_parts == 1 {
+            return Ok(own);
+        }
+        self.tensor.gather(own, room)?;
+        Ok(room)
+    }
+
+    /// Rows `chunk` of the equal parts of this rank's tokens that are summed apart.
+    pub fn token_chunk<'v, V: Buffer>(&self, own: View<'v, V>, chunk: usize) -> Result<View<'v, V>> {
+        let rows = self.dims.own_tokens() / self.dims.token_chunks;
+        own.rows(chunk * rows, rows)
     }
 }

@@ -1,16 +1,16 @@
 //! Token and position embedding: the model's beginning.
 
-use backend::ops::{BiasAdd, BiasBackward, Dropout, Embedding, EmbeddingBackward};
-use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
+use backend::ops::{Add, BiasAdd, BiasBackward, Dropout, Embedding, EmbeddingBackward};
+use backend::{Backend, Buffer, Class, DType, Result, Shape, Tensor, View};
 
-use super::{Context, Dims, DropoutSite};
+use super::{Context, Dims, DropoutSite, the};
 use crate::ParameterStore;
 use crate::store::Handle;
 
 /// `x = dropout(token[tokens] + position)`, the token table cut by rows of the vocabulary, the position table repeated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TokenEmbedding {
-    token: Handle,
+    token: Vec<Handle>,
     position: Handle,
 }
 
@@ -34,11 +34,15 @@ impl<B: Backend> EmbeddingActivations<B> {
 impl TokenEmbedding {
     /// The embedding of a first stage.
     pub fn new<B: Backend>(store: &ParameterStore<B>) -> Self {
-        let find = |name| store.find(name).expect("a first stage holds the embedding");
-        Self { token: find("embedding.token.weight"), position: find("embedding.position.weight") }
+        Self {
+            token: store.find("embedding.token.weight"),
+            position: the(store, "embedding.position.weight"),
+        }
     }
 
-    /// Tokens to `x [t, h]`.
+    /// Tokens to `x [t', h]`.
+    ///
+    /// A token's row is in one chunk and 0 in all others, so that any order of adding them up is exact; the first tensor rank adds the positions.
     ///
     /// # Errors
     /// Those of the backend and the group.
@@ -48,55 +52,90 @@ impl TokenEmbedding {
         kept: &EmbeddingActivations<B>,
         x: View<'_, B::Buffer>,
     ) -> Result<()> {
-        cx.backend.embedding(Embedding {
-            tokens: kept.tokens.view(),
-            table: cx.parameters.value(self.token),
-            first_row: cx.shard.first_row(cx.config),
-            y: x,
-        })?;
-        cx.tensor.sum(x)?;
-        let positions = cx.parameters.value(self.position);
-        cx.backend.bias_add(BiasAdd { x: by_sequence(&cx.dims, x)?, bias: flat(&cx.dims, positions)? })?;
+        let shared_out = cx.dims.token_parts > 1;
+        let y = if shared_out { cx.scratch.whole.view() } else { x };
+        self.look_up(cx, kept, 0, y)?;
+        if let Some(room) = &cx.scratch.lookup {
+            for chunk in 1..self.token.len() {
+                self.look_up(cx, kept, chunk, room.view())?;
+                cx.backend.add(Add { x: room.view(), y, alpha: 1.0 })?;
+            }
+        }
+        if cx.shard.tensor_rank == 0 {
+            let bias = flat(&cx.dims, cx.parameters.value(self.position))?;
+            cx.backend.bias_add(BiasAdd { x: by_sequence(&cx.dims, y)?, bias })?;
+        }
+        match shared_out {
+            true => cx.tensor.sum_scatter(y, x)?,
+            false => cx.tensor.sum(x)?,
+        }
         match cx.mask(DropoutSite::Embedding) {
             None => Ok(()),
             Some(mask) => cx.backend.dropout(Dropout { x, y: x, mask }),
         }
     }
 
-    /// Accumulates both tables' gradients from `d`, the gradient of `x`, which is spent.
+    fn look_up<B: Backend>(
+        &self,
+        cx: &Context<'_, B>,
+        kept: &EmbeddingActivations<B>,
+        chunk: usize,
+        y: View<'_, B::Buffer>,
+    ) -> Result<()> {
+        cx.backend.embedding(Embedding {
+            tokens: kept.tokens.view(),
+            table: cx.parameters.value(self.token[chunk]),
+            first_row: cx.first_row(chunk),
+            y,
+        })
+    }
+
+    /// The gradient before the dropout: `d [t', h]`, that of `x`, in place.
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn backward<B: Backend>(
+    pub fn backward_input<B: Backend>(&self, cx: &Context<'_, B>, d: View<'_, B::Buffer>) -> Result<()> {
+        match cx.mask(DropoutSite::Embedding) {
+            None => Ok(()),
+            Some(mask) => cx.backend.dropout(Dropout { x: d, y: d, mask }),
+        }
+    }
+
+    /// Accumulates both tables' gradients from what [`backward_input`](Self::backward_input) left.
+    ///
+    /// # Errors
+    /// Those of the backend and the group.
+    pub fn backward_weight<B: Backend>(
         &self,
         cx: &Context<'_, B>,
         kept: &EmbeddingActivations<B>,
         d: View<'_, B::Buffer>,
     ) -> Result<()> {
-        if let Some(mask) = cx.mask(DropoutSite::Embedding) {
-            cx.backend.dropout(Dropout { x: d, y: d, mask })?;
-        }
+        let d = cx.gathered(d, cx.scratch.whole.view())?;
         cx.backend.bias_backward(BiasBackward {
             dy: by_sequence(&cx.dims, d)?,
             dbias: flat(&cx.dims, cx.parameters.gradient(self.position))?,
             workspace: cx.workspace(),
         })?;
-        cx.backend.embedding_backward(EmbeddingBackward {
-            tokens: kept.tokens.view(),
-            dy: d,
-            first_row: cx.shard.first_row(cx.config),
-            dtable: cx.parameters.gradient(self.token),
-            workspace: cx.workspace(),
-        })
+        for (chunk, &table) in self.token.iter().enumerate() {
+            cx.backend.embedding_backward(EmbeddingBackward {
+                tokens: kept.tokens.view(),
+                dy: d,
+                first_row: cx.first_row(chunk),
+                dtable: cx.parameters.gradient(table),
+                workspace: cx.workspace(),
+            })?;
+        }
+        Ok(())
     }
 }
 
 /// `[t, h]` as a row a sequence: the position table is a bias of such rows.
-fn by_sequence<'a, B: backend::Buffer>(dims: &Dims, x: View<'a, B>) -> Result<View<'a, B>> {
+fn by_sequence<'a, B: Buffer>(dims: &Dims, x: View<'a, B>) -> Result<View<'a, B>> {
     x.reshape([dims.batch, dims.seq * dims.hidden])
 }
 
 /// The first `s` positions in a row.
-fn flat<'a, B: backend::Buffer>(dims: &Dims, table: View<'a, B>) -> Result<View<'a, B>> {
+fn flat<'a, B: Buffer>(dims: &Dims, table: View<'a, B>) -> Result<View<'a, B>> {
     table.rows(0, dims.seq)?.reshape([dims.seq * dims.hidden])
 }

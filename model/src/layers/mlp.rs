@@ -1,13 +1,13 @@
 //! The MLP: `down(gelu(up(x)))`.
 
 use backend::ops::GeluBackward;
-use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
+use backend::{Backend, Class, Result, View};
 
-use super::{ColumnParallel, Context, Dims, RowParallel};
+use super::{Chunked, ColumnParallel, Context, Dims, RowParallel};
 use crate::ParameterStore;
 
 /// Two linears round a GELU: the first column-parallel, so that the GELU needs no communication, the second row-parallel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Mlp {
     up: ColumnParallel,
     down: RowParallel,
@@ -15,10 +15,10 @@ pub struct Mlp {
 
 /// What the backward needs beside the input.
 pub struct MlpActivations<B: Backend> {
-    /// `[t, f]`: the GELU's input.
-    pre: Tensor<B::Buffer>,
-    /// `[t, f]`: its output.
-    post: Tensor<B::Buffer>,
+    /// `[t, f]` a chunk: the GELU's input.
+    pre: Chunked<B>,
+    /// `[t, f]` a chunk: its output.
+    post: Chunked<B>,
 }
 
 impl<B: Backend> MlpActivations<B> {
@@ -26,9 +26,8 @@ impl<B: Backend> MlpActivations<B> {
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn new(backend: &B, dims: &Dims) -> Result<Self> {
-        let shape = Shape::new(&[dims.tokens(), dims.ffn]);
-        let tensor = || backend.alloc(Class::Activations, DType::F32, shape);
+    pub fn new(backend: &B, dims: &Dims, class: Class) -> Result<Self> {
+        let tensor = || Chunked::new(backend, class, dims.dtype, dims.chunks, &[dims.tokens(), dims.ffn]);
         Ok(Self { pre: tensor()?, post: tensor()? })
     }
 }
@@ -38,6 +37,19 @@ impl Mlp {
     pub fn new<B: Backend>(store: &ParameterStore<B>, layer: usize) -> Self {
         let name = |part: &str| format!("layers.{layer}.mlp.{part}");
         Self { up: ColumnParallel::new(store, &name("up")), down: RowParallel::new(store, &name("down")) }
+    }
+
+    /// `gelu(up(x))`: `x [t, h]`.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn rise<B: Backend>(
+        &self,
+        cx: &Context<'_, B>,
+        x: View<'_, B::Buffer>,
+        kept: &MlpActivations<B>,
+    ) -> Result<()> {
+        self.up.forward_gelu(cx, x, &kept.pre, &kept.post)
     }
 
     /// `branch = down(gelu(up(x)))`, without the output's bias.
@@ -51,8 +63,8 @@ impl Mlp {
         kept: &MlpActivations<B>,
         branch: View<'_, B::Buffer>,
     ) -> Result<()> {
-        self.up.forward_gelu(cx, x, kept.pre.view(), kept.post.view())?;
-        self.down.forward(cx, kept.post.view(), branch)
+        self.rise(cx, x, kept)?;
+        self.down.forward(cx, &kept.post, branch)
     }
 
     /// The output's bias.
@@ -60,21 +72,38 @@ impl Mlp {
         self.down.bias(cx)
     }
 
-    /// Gradient of the input into `dx`, parameters' gradients accumulated.
+    /// Gradient of the input into `dx [t', h]`, that of the inner columns into `d_ffn`, from every token's `d_branch [t, h]`; biases' gradients accumulated.
     ///
     /// # Errors
     /// Those of the backend and the group.
-    pub fn backward<B: Backend>(
+    pub fn backward_input<B: Backend>(
+        &self,
+        cx: &Context<'_, B>,
+        kept: &MlpActivations<B>,
+        d_branch: View<'_, B::Buffer>,
+        d_ffn: &Chunked<B>,
+        dx: View<'_, B::Buffer>,
+    ) -> Result<()> {
+        self.down.backward_input(cx, d_branch, d_ffn)?;
+        for (x, d) in kept.pre.iter().zip(d_ffn.iter()) {
+            cx.backend.gelu_backward(GeluBackward { x, dy: d, dx: d })?;
+        }
+        self.up.backward_input(cx, d_ffn, dx)
+    }
+
+    /// The weights' gradients, from what [`backward_input`](Self::backward_input) left.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn backward_weight<B: Backend>(
         &self,
         cx: &Context<'_, B>,
         x: View<'_, B::Buffer>,
         kept: &MlpActivations<B>,
         d_branch: View<'_, B::Buffer>,
-        dx: View<'_, B::Buffer>,
+        d_ffn: &Chunked<B>,
     ) -> Result<()> {
-        let d_ffn = cx.scratch.d_ffn.view();
-        self.down.backward(cx, kept.post.view(), d_branch, d_ffn)?;
-        cx.backend.gelu_backward(GeluBackward { x: kept.pre.view(), dy: d_ffn, dx: d_ffn })?;
-        self.up.backward(cx, x, d_ffn, dx)
+        self.down.backward_weight(cx, &kept.post, d_branch)?;
+        self.up.backward_weight(cx, x, d_ffn)
     }
 }

@@ -3,11 +3,11 @@
 use backend::ops::{LayerNorm, LayerNormBackward};
 use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
 
-use super::{Context, Dims};
+use super::{Context, Dims, the};
 use crate::ParameterStore;
 use crate::store::Handle;
 
-/// A LayerNorm, repeated on every tensor rank.
+/// A LayerNorm, repeated on every tensor rank, of the tokens that the rank has.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     gamma: Handle,
@@ -16,8 +16,9 @@ pub struct Norm {
 
 /// What its backward needs beside its input.
 pub struct NormActivations<B: Backend> {
-    /// `[t, h]`: the output, which the next layer's weight gradient needs.
+    /// `[t', h]`: the output, which the next layer's weight gradient needs.
     pub y: Tensor<B::Buffer>,
+    /// `[t']` each.
     mean: Tensor<B::Buffer>,
     rstd: Tensor<B::Buffer>,
 }
@@ -27,23 +28,25 @@ impl<B: Backend> NormActivations<B> {
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn new(backend: &B, dims: &Dims) -> Result<Self> {
-        let tensor = |extents: &[usize]| backend.alloc(Class::Activations, DType::F32, Shape::new(extents));
-        let t = dims.tokens();
-        Ok(Self { y: tensor(&[t, dims.hidden])?, mean: tensor(&[t])?, rstd: tensor(&[t])? })
+    pub fn new(backend: &B, dims: &Dims, class: Class) -> Result<Self> {
+        let tensor = |dtype, extents: &[usize]| backend.alloc(class, dtype, Shape::new(extents));
+        let t = dims.own_tokens();
+        Ok(Self {
+            y: tensor(dims.dtype, &[t, dims.hidden])?,
+            mean: tensor(DType::F32, &[t])?,
+            rstd: tensor(DType::F32, &[t])?,
+        })
     }
 }
 
 impl Norm {
     /// The LayerNorm whose parameters are `<name>.gamma`, `<name>.beta`.
     pub fn new<B: Backend>(store: &ParameterStore<B>, name: &str) -> Self {
-        let [gamma, beta] = ["gamma", "beta"].map(|part| {
-            store.find(&format!("{name}.{part}")).expect("a shard holds the parameters of its own layers")
-        });
+        let [gamma, beta] = ["gamma", "beta"].map(|part| the(store, &format!("{name}.{part}")));
         Self { gamma, beta }
     }
 
-    /// `kept.y = (x - mean) rstd gamma + beta`.
+    /// `kept.y = (x - mean) rstd gamma + beta`: `x [t', h]`.
     ///
     /// # Errors
     /// Those of the backend.
@@ -64,7 +67,8 @@ impl Norm {
         })
     }
 
-    /// Gradient of the input into `dx`, added to the residual's gradient there if `accumulate`; parameters' gradients accumulated.
+    /// Gradient of the input into `dx`, added to the residual's gradient there if `accumulate`; parameters' gradients accumulated, apart for each token
+    /// chunk.
     ///
     /// # Errors
     /// Those of the backend.
@@ -77,17 +81,20 @@ impl Norm {
         dx: View<'_, B::Buffer>,
         accumulate: bool,
     ) -> Result<()> {
-        cx.backend.layernorm_backward(LayerNormBackward {
-            x,
-            gamma: cx.parameters.value(self.gamma),
-            mean: kept.mean.view(),
-            rstd: kept.rstd.view(),
-            dy,
-            dx,
-            accumulate,
-            dgamma: cx.parameters.gradient(self.gamma),
-            dbeta: cx.parameters.gradient(self.beta),
-            workspace: cx.workspace(),
-        })
+        for chunk in 0..cx.dims.token_chunks {
+            cx.backend.layernorm_backward(LayerNormBackward {
+                x: cx.token_chunk(x, chunk)?,
+                gamma: cx.parameters.value(self.gamma),
+                mean: cx.token_chunk(kept.mean.view(), chunk)?,
+                rstd: cx.token_chunk(kept.rstd.view(), chunk)?,
+                dy: cx.token_chunk(dy, chunk)?,
+                dx: cx.token_chunk(dx, chunk)?,
+                accumulate,
+                dgamma: cx.parameters.token_gradient(self.gamma, chunk),
+                dbeta: cx.parameters.token_gradient(self.beta, chunk),
+                workspace: cx.workspace(),
+            })?;
+        }
+        Ok(())
     }
 }

@@ -3,16 +3,23 @@
 //! A step is the rank's list of [`Instruction`](crate::schedule::Instruction)s, executed one by one by [`Rank::train_step`]; there is no other path
 //! through the model in training. Everything is allocated by [`Rank::new`]: a step asks the backend for no memory.
 //!
-//! * [`rank`]: a rank's stage, its neighbours, the activations of the microbatches in flight, and the interpreter;
-//! * [`optimizer`]: gradient norm, clipping, AdamW;
+//! * [`rank`]: a rank's model chunks and the interpreter;
+//! * [`chunk`]: a virtual stage: layers, optimizer, neighbours, the activations of the microbatches in flight;
+//! * [`optimizer`]: AdamW, over everything or a replica's share; [`scaler`]: f16's loss scale;
+//! * [`totals`]: what a step must know of the world: loss, gradient norm; [`tree`]: sums that no layout changes;
 //! * [`state`]: parameters and moments to and from the host, by logical name and slice.
 
+pub mod chunk;
 pub mod optimizer;
 pub mod rank;
+pub mod scaler;
 pub mod state;
+pub mod totals;
+pub mod tree;
 
 pub use optimizer::{AdamWSettings, Optimizer};
-pub use rank::{Rank, RankConfig, StepStats};
+pub use rank::{Rank, RankConfig, StepPlan, StepStats};
+pub use scaler::LossScaler;
 pub use state::TensorState;
 
 use backend::Error;

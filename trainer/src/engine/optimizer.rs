@@ -1,8 +1,10 @@
-//! Gradient norm, clipping and AdamW over the flat parameter buffers.
+//! AdamW over the flat parameter buffers, or over a replica's share of them (ZeRO-1, Rajbhandari et al. 2020).
 
-use backend::ops::{AdamW, SumSquares};
-use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
-use model::{ParameterStore, Shard};
+use std::ops::Range;
+
+use backend::ops::{AdamW, Cast};
+use backend::{Backend, Class, Communicator, DType, Group, ReduceOp, Result, Shape, Tensor, View};
+use model::ParameterStore;
 
 /// AdamW's settings that do not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,80 +21,126 @@ pub struct AdamWSettings {
     pub clip: f32,
 }
 
-/// A rank's optimizer state: Adam's moments beside the parameters, in the same flat order.
-pub struct Optimizer<B: Backend> {
-    settings: AdamWSettings,
-    m: Tensor<B::Buffer>,
-    v: Tensor<B::Buffer>,
-}
-
-impl<B: Backend> Optimizer<B> {
-    /// Moments of 0.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub fn new(backend: &B, settings: AdamWSettings, parameters: &ParameterStore<B>) -> Result<Self> {
-        let zeros = || -> Result<_> {
-            let tensor = backend.alloc(Class::Optimizer, DType::F32, Shape::new(&[parameters.len()]))?;
-            backend.fill(tensor.view(), 0.0)?;
-            Ok(tensor)
-        };
-        Ok(Self { settings, m: zeros()?, v: zeros()? })
-    }
-
-    /// First and second moments, flat.
-    pub fn moments(&self) -> [View<'_, B::Buffer>; 2] {
-        [self.m.view(), self.v.view()]
-    }
-
-    /// `out[0] += sum of squares of the gradients that this rank counts`.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub fn add_squares(
-        &self,
-        backend: &B,
-        parameters: &ParameterStore<B>,
-        shard: &Shard,
-        out: View<'_, B::Buffer>,
-        workspace: View<'_, B::Buffer>,
-    ) -> Result<()> {
-        for range in parameters.counted(shard) {
-            let x = parameters.gradients().rows(range.start, range.len())?;
-            backend.sum_squares(SumSquares { x, out, beta: 1.0, workspace })?;
-        }
-        Ok(())
-    }
-
+impl AdamWSettings {
     /// The factor that brings gradients of this norm within the limit.
     pub fn clip_factor(&self, norm: f32) -> f32 {
-        match self.settings.clip {
+        match self.clip {
             clip if clip > 0.0 && norm > clip => clip / (norm + 1e-6),
             _ => 1.0,
         }
     }
+}
 
-    /// One AdamW step, number `step` from 1.
+/// A rank's optimizer state: Adam's moments, and beside narrower weights a master copy, in the flat order of the parameters.
+pub struct Optimizer<B: Backend> {
+    settings: AdamWSettings,
+    /// What of the flat buffers this replica updates: everything, or its share.
+    own: Range<usize>,
+    sharded: bool,
+    m: Tensor<B::Buffer>,
+    v: Tensor<B::Buffer>,
+    master: Option<Tensor<B::Buffer>>,
+}
+
+impl<B: Backend> Optimizer<B> {
+    /// Moments of 0, for share `share.0` of `share.1` of the parameters.
     ///
     /// # Errors
     /// Those of the backend.
+    pub fn new(
+        backend: &B,
+        settings: AdamWSettings,
+        parameters: &ParameterStore<B>,
+        (index, shares): (usize, usize),
+    ) -> Result<Self> {
+        let len = parameters.len() / shares;
+        let zeros = || -> Result<_> {
+            let tensor = backend.alloc(Class::Optimizer, DType::F32, Shape::new(&[len]))?;
+            backend.fill(tensor.view(), 0.0)?;
+            Ok(tensor)
+        };
+        let narrow = parameters.values().dtype() != DType::F32;
+        Ok(Self {
+            settings,
+            own: index * len..(index + 1) * len,
+            sharded: shares > 1,
+            m: zeros()?,
+            v: zeros()?,
+            master: narrow.then(zeros).transpose()?,
+        })
+    }
+
+    /// What of the flat buffers this replica updates.
+    pub fn own(&self) -> Range<usize> {
+        self.own.clone()
+    }
+
+    /// Whether replicas share out the state.
+    pub fn sharded(&self) -> bool {
+        self.sharded
+    }
+
+    /// The f32 weights that are updated: the parameters themselves, or their master copy.
+    ///
+    /// # Errors
+    /// None: the range lies in the parameters.
+    pub fn weights<'v>(&'v self, parameters: &'v ParameterStore<B>) -> Result<View<'v, B::Buffer>> {
+        match &self.master {
+            Some(master) => Ok(master.view()),
+            None => parameters.values().rows(self.own.start, self.own.len()),
+        }
+    }
+
+    /// The master copy, if there is one, and Adam's first and second moments: this replica's share.
+    pub fn state(&self) -> [Option<View<'_, B::Buffer>>; 3] {
+        [self.master.as_ref().map(Tensor::view), Some(self.m.view()), Some(self.v.view())]
+    }
+
+    /// Sums the gradients over the replicas, each bucket in turn: everywhere, or where the state is shared out to the replica that owns them.
+    ///
+    /// # Errors
+    /// Those of the communicator.
+    pub fn reduce_gradients(
+        &self,
+        parameters: &ParameterStore<B>,
+        communicator: &dyn Communicator<B::Buffer>,
+        data: &Group,
+    ) -> Result<()> {
+        let gradients = parameters.gradients();
+        match self.sharded {
+            true => {
+                let own = gradients.rows(self.own.start, self.own.len())?;
+                communicator.reduce_scatter(data, gradients, own)
+            }
+            false => communicator.all_reduce(data, ReduceOp::Sum, gradients),
+        }
+    }
+
+    /// One AdamW step, number `step` from 1; then every replica has all new weights.
+    ///
+    /// # Errors
+    /// Those of the backend and the communicator.
     pub fn step(
         &self,
         backend: &B,
         parameters: &ParameterStore<B>,
+        (communicator, data): (&dyn Communicator<B::Buffer>, &Group),
         lr: f32,
         grad_scale: f32,
         step: u32,
     ) -> Result<()> {
         let AdamWSettings { beta1, beta2, eps, weight_decay, .. } = self.settings;
-        let (decayed, len) = (parameters.decayed(), parameters.len());
-        for (first, count, weight_decay) in [(0, decayed, weight_decay), (decayed, len - decayed, 0.0)] {
-            if count == 0 {
+        let (decayed, own) = (parameters.decayed(), &self.own);
+        let middle = decayed.clamp(own.start, own.end);
+        let weights = self.weights(parameters)?;
+        for (range, weight_decay) in [(own.start..middle, weight_decay), (middle..own.end, 0.0)] {
+            if range.is_empty() {
                 continue;
             }
+            let (first, count) = (range.start - own.start, range.len());
             backend.adamw(AdamW {
-                param: parameters.values().rows(first, count)?,
-                grad: parameters.gradients().rows(first, count)?,
+                param: weights.rows(first, count)?,
+                grad: parameters.gradients().rows(range.start, count)?,
                 m: self.m.view().rows(first, count)?,
                 v: self.v.view().rows(first, count)?,
                 lr,
@@ -103,6 +151,14 @@ impl<B: Backend> Optimizer<B> {
                 grad_scale,
                 step,
             })?;
+        }
+        let values = parameters.values();
+        let updated = values.rows(own.start, own.len())?;
+        if let Some(master) = &self.master {
+            backend.cast(Cast { src: master.view(), dst: updated })?;
+        }
+        if self.sharded {
+            communicator.all_gather(data, updated, values)?;
         }
         Ok(())
     }

@@ -1,12 +1,21 @@
-//! One rank: its stage of the model, its neighbours, and the interpreter of its schedule.
+//! One rank: its model chunks, and the interpreter of its schedule.
 
-use backend::{Backend, Class, Communicator, DType, Group, GroupKind, ReduceOp, Result, Shape, Tensor};
-use model::{Activations, GptConfig, Microbatch, Shard, Slice, Stage, TensorGroup};
+use std::sync::Arc;
 
+use backend::ops::Scratch as Need;
+use backend::{Backend, Communicator, DType, Group, GroupKind, ReduceOp, Result};
+use model::layers::Scratch;
+use model::store::BLOCK;
+use model::{GptConfig, Microbatch, Shard, Slice, StageOptions, StoreOptions};
+
+use super::chunk::{ChunkConfig, ModelChunk, Neighbours};
+use super::scaler::LossScaler;
 use super::state::{self, TensorState};
-use super::{AdamWSettings, Optimizer, Samples, unreadable};
-use crate::layout::{Coordinates, Layout};
-use crate::schedule::{Instruction, Schedule, instructions, max_in_flight};
+use super::totals::{Tally, Totals};
+use super::{AdamWSettings, Samples, unreadable};
+use crate::layout::{Coordinates, Layout, virtual_stage_layers};
+use crate::options::{Execution, Numerics, Precision};
+use crate::schedule::{Instruction, Pipeline, Unit};
 
 /// What a rank must know of a run.
 #[derive(Clone, Debug)]
@@ -15,18 +24,95 @@ pub struct RankConfig {
     pub model: GptConfig,
     /// The cut of the world.
     pub layout: Layout,
-    /// In which order a pipeline runs its microbatches.
-    pub schedule: Schedule,
+    /// How it is executed.
+    pub execution: Execution,
     /// Tokens a sample.
     pub seq_len: usize,
     /// Samples that a replica runs at once.
     pub micro_batch: usize,
-    /// Samples a step.
+    /// Most samples a step.
     pub global_batch: usize,
     /// The optimizer.
     pub optimizer: AdamWSettings,
     /// Seed of initial weights and dropout.
     pub seed: u64,
+}
+
+impl RankConfig {
+    /// The schedule of a step of `global_batch` samples.
+    pub fn pipeline(&self, global_batch: usize) -> Pipeline {
+        Pipeline {
+            schedule: self.execution.schedule,
+            stages: self.layout.pp(),
+            chunks: self.execution.virtual_stages,
+            microbatches: self.layout.microbatches(self.micro_batch, global_batch),
+        }
+    }
+
+    /// The part of the model that chunk `chunk` of a rank holds.
+    ///
+    /// # Errors
+    /// A layout that has more stages than there are layers.
+    pub fn shard(&self, at: Coordinates, chunk: usize) -> Result<Shard> {
+        let pipeline = self.pipeline(self.global_batch);
+        let (stage, stages) = (pipeline.virtual_stage(at.pp, chunk), pipeline.stages * pipeline.chunks);
+        let layers = self.execution.layers.as_deref();
+        let layers = virtual_stage_layers(self.model.layers, layers, stages, stage).map_err(|error| {
+            backend::Error::Argument {
+                op: "layout",
+                name: "pipeline",
+                value: error.to_string(),
+                range: "at most the number of layers",
+            }
+        })?;
+        let (tp, sequence_parallel) = (self.layout.tp(), self.execution.sequence_parallel);
+        let (chunks, token_chunks) = match self.execution.numerics {
+            Numerics::Invariant { chunks } => (chunks, chunks),
+            Numerics::Fast => (tp, if sequence_parallel { tp } else { 1 }),
+        };
+        Ok(Shard {
+            tensor_rank: at.tp,
+            tensor_size: tp,
+            chunks,
+            token_chunks,
+            sequence_parallel,
+            layers,
+            first: stage == 0,
+            last: stage + 1 == stages,
+        })
+    }
+
+    /// How stages compute.
+    pub fn stage_options(&self) -> StageOptions {
+        let Execution { recompute, precision, numerics, sharded_optimizer, .. } = self.execution;
+        let invariant = numerics != Numerics::Fast;
+        let dtype = precision.dtype();
+        let microbatches = self.layout.microbatches(self.micro_batch, self.global_batch);
+        StageOptions {
+            batch: self.micro_batch,
+            seq: self.seq_len,
+            partial: if invariant { DType::F32 } else { dtype },
+            recompute,
+            store: StoreOptions {
+                dtype,
+                parts: if sharded_optimizer { self.layout.dp() } else { 1 },
+                tree: invariant.then_some(microbatches),
+            },
+        }
+    }
+}
+
+/// What a step is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct StepPlan {
+    /// Global index of its first sample.
+    pub first_sample: u64,
+    /// Samples; at most the configuration's.
+    pub global_batch: usize,
+    /// Learning rate.
+    pub lr: f32,
+    /// Whether this rank asks every rank to stop after this step.
+    pub stop: bool,
 }
 
 /// What a step was like; the same on every rank.
@@ -36,15 +122,10 @@ pub struct StepStats {
     pub loss: f32,
     /// Global norm of the gradients, before clipping.
     pub grad_norm: f32,
+    /// Whether the weights were left as they were, because f16's gradients overflowed.
+    pub skipped: bool,
     /// Whether a rank asked to stop after this step.
     pub stop: bool,
-}
-
-/// The world-wide sums of a step, in the order of the scalars' buffer.
-struct Totals {
-    loss: f32,
-    squares: f32,
-    stops: f32,
 }
 
 /// One rank of the world.
@@ -53,18 +134,13 @@ pub struct Rank<'a, B: Backend> {
     communicator: &'a dyn Communicator<B::Buffer>,
     config: RankConfig,
     at: Coordinates,
-    stage: Stage<'a, B>,
-    optimizer: Optimizer<B>,
-    program: Vec<Instruction>,
-    /// Activations of the microbatches in flight: microbatch i has set `i % in_flight`.
-    in_flight: Vec<Activations<B>>,
+    chunks: Vec<ModelChunk<'a, B>>,
+    /// The instructions of a step, and for how many samples.
+    program: (usize, Vec<Instruction>),
+    tally: Tally<B>,
+    scaler: Option<LossScaler>,
     data: Group,
     embedding: Group,
-    world: Group,
-    previous: Option<usize>,
-    next: Option<usize>,
-    /// `[3]`: loss, squares, stops, to be summed over the world.
-    scalars: Tensor<B::Buffer>,
     /// Optimizer steps done.
     steps: u64,
 }
@@ -79,90 +155,105 @@ impl<'a, B: Backend> Rank<'a, B> {
         communicator: &'a dyn Communicator<B::Buffer>,
         config: RankConfig,
     ) -> Result<Self> {
-        let RankConfig { layout, ref model, schedule, micro_batch, global_batch, .. } = config;
+        let RankConfig { layout, ref model, ref execution, global_batch, .. } = config;
         let rank = communicator.rank();
         let at = layout.coordinates(rank);
-        let layers = layout.layers_of(rank, model.layers).map_err(|error| backend::Error::Argument {
-            op: "layout",
-            name: "pipeline",
-            value: error.to_string(),
-            range: "at most the number of layers",
-        })?;
-        let shard = Shard {
-            tensor_rank: at.tp,
-            tensor_size: layout.tp(),
-            layers,
-            first: at.pp == 0,
-            last: at.pp + 1 == layout.pp(),
+        let pipeline = config.pipeline(global_batch);
+        let program = pipeline.instructions(at.pp);
+        let options = config.stage_options();
+        let parts = options.store.parts;
+
+        let shards: Vec<Shard> =
+            (0..pipeline.chunks).map(|chunk| config.shard(at, chunk)).collect::<Result<_>>()?;
+        let flat_len = |shard: &Shard| -> usize {
+            let padded = |n: usize| n.next_multiple_of(BLOCK);
+            let len: usize = shard.parameters(model).iter().map(|p| padded(p.slice.len())).sum();
+            len.next_multiple_of(parts * BLOCK)
         };
-        let tensor = TensorGroup::new(communicator, Group::new(GroupKind::Tensor, layout.tensor_group(rank)));
-        let stage = Stage::new(backend, tensor, model, &shard, micro_batch, config.seq_len)?;
-        stage.parameters().initialize(backend, config.seed)?;
-        let microbatches = layout.microbatches(micro_batch, global_batch);
-        let program = instructions(schedule, layout.pp(), microbatches, at.pp);
-        let in_flight = (0..max_in_flight(&program)).map(|_| stage.activations()).collect::<Result<_>>()?;
+        let longest = shards.iter().map(flat_len).max().unwrap_or(0);
+        let needs = [Need::Sum { n: longest / BLOCK }, Need::Sum { n: pipeline.microbatches }];
+        let dims = options.dims(model, &shards[0]);
+        let scratch = Arc::new(Scratch::new(backend, &dims, options.recompute, &needs)?);
+
+        let rank_at = |(pp, _)| layout.rank_of(Coordinates { pp, ..at });
+        let chunk = |(index, shard): (usize, &Shard)| {
+            let neighbours = Neighbours {
+                previous: pipeline.previous(at.pp, index).map(rank_at),
+                next: pipeline.next(at.pp, index).map(rank_at),
+            };
+            let chunk_config = ChunkConfig {
+                model,
+                shard,
+                options: &options,
+                optimizer: config.optimizer,
+                share: if parts > 1 { (at.dp, parts) } else { (0, 1) },
+                scatter_gather: execution.scatter_gather,
+                microbatches: pipeline.microbatches,
+            };
+            let program = (&program[..], index);
+            let scratch = Arc::clone(&scratch);
+            let tensor = layout.tensor_group(rank);
+            ModelChunk::new(backend, communicator, tensor, neighbours, &chunk_config, program, scratch)
+        };
+        let chunks: Vec<ModelChunk<'a, B>> = shards.iter().enumerate().map(chunk).collect::<Result<_>>()?;
+        chunks.iter().try_for_each(|chunk| state::initialize(backend, chunk, config.seed))?;
+
+        let data = Group::new(GroupKind::Data, layout.data_group(rank));
+        let world = Group::new(GroupKind::World, layout.world_group());
+        let tree_chunks = match execution.numerics {
+            Numerics::Fast => None,
+            Numerics::Invariant { chunks } => Some(chunks),
+        };
+        let sizes = (longest, pipeline.microbatches * layout.dp());
+        let tally = Tally::new(backend, model, tree_chunks, sizes, [world, data.clone()])?;
         Ok(Self {
-            optimizer: Optimizer::new(backend, config.optimizer, stage.parameters())?,
-            program,
-            in_flight,
-            data: Group::new(GroupKind::Data, layout.data_group(rank)),
+            program: (global_batch, program),
+            scaler: (execution.precision == Precision::F16).then(|| LossScaler::new(execution.loss_scale)),
             embedding: Group::new(GroupKind::Embedding, layout.embedding_group(rank)),
-            world: Group::new(GroupKind::World, layout.world_group()),
-            previous: layout.previous_stage(rank),
-            next: layout.next_stage(rank),
-            scalars: backend.alloc(Class::Workspace, DType::F32, Shape::new(&[3]))?,
             steps: 0,
+            data,
+            tally,
             backend,
             communicator,
             at,
-            stage,
+            chunks,
             config,
         })
     }
 
-    /// Optimizer steps done.
+    /// Optimizer steps done, skipped ones not counted.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The stage.
-    pub fn stage(&self) -> &Stage<'a, B> {
-        &self.stage
+    /// The loss scale of f16, and what it has seen.
+    pub fn scaler(&mut self) -> Option<&mut LossScaler> {
+        self.scaler.as_mut()
     }
 
-    /// One step on the `global_batch` samples from `first_sample` on: forward, backward, reduction, clipping, update. `stop` asks every rank to stop
-    /// after this step.
+    /// The model chunks.
+    pub fn chunks(&self) -> &[ModelChunk<'a, B>] {
+        &self.chunks
+    }
+
+    /// One step: forward, backward, reduction, clipping, update.
     ///
     /// # Errors
     /// Those of the backend and the communicator; a sample that cannot be read.
-    pub fn train_step(
-        &mut self,
-        samples: &dyn Samples,
-        first_sample: u64,
-        lr: f32,
-        stop: bool,
-    ) -> Result<StepStats> {
-        self.backend.fill(self.stage.parameters().gradients(), 0.0)?;
-        self.stage.reset_loss()?;
+    pub fn train_step(&mut self, samples: &dyn Samples, plan: StepPlan) -> Result<StepStats> {
+        if self.program.0 != plan.global_batch {
+            let program = self.config.pipeline(plan.global_batch).instructions(self.at.pp);
+            self.program = (plan.global_batch, program);
+        }
+        for chunk in &self.chunks {
+            chunk.stage.parameters().begin_step(self.backend)?;
+        }
         let mut stats = None;
-        for index in 0..self.program.len() {
-            match self.program[index] {
-                Instruction::RecvForward { microbatch } => self.recv_forward(microbatch)?,
-                Instruction::Forward { microbatch } => {
-                    self.load(samples, first_sample, microbatch)?;
-                    let info = self.microbatch(first_sample, microbatch, Some(self.config.seed));
-                    self.stage.forward(self.kept(microbatch), &info)?;
-                }
-                Instruction::SendForward { microbatch } => self.send_forward(microbatch)?,
-                Instruction::RecvBackward { .. } => self.recv_backward()?,
-                Instruction::Backward { microbatch } => {
-                    let info = self.microbatch(first_sample, microbatch, Some(self.config.seed));
-                    self.stage.backward(self.kept(microbatch), &info)?;
-                }
-                Instruction::SendBackward { .. } => self.send_backward()?,
-                Instruction::ReduceGradients => self.reduce_gradients()?,
-                Instruction::ReduceTiedEmbedding => self.reduce_tied_embedding()?,
-                Instruction::Step => stats = Some(self.update(lr, stop)?),
+        for index in 0..self.program.1.len() {
+            let instruction = self.program.1[index];
+            match instruction {
+                Instruction::Step => stats = Some(self.update(&plan)?),
+                _ => self.execute(instruction, samples, &plan)?,
             }
         }
         stats.ok_or_else(|| backend::Error::Argument {
@@ -173,35 +264,67 @@ impl<'a, B: Backend> Rank<'a, B> {
         })
     }
 
+    /// One instruction but the last.
+    fn execute(&self, instruction: Instruction, samples: &dyn Samples, plan: &StepPlan) -> Result<()> {
+        let seed = Some(self.config.seed);
+        let at = |unit: Unit| (&self.chunks[unit.chunk], unit.microbatch);
+        match instruction {
+            Instruction::RecvForward(unit) => at(unit).0.recv_forward(unit.microbatch),
+            Instruction::Forward(unit) => self.forward(samples, plan, unit, seed),
+            Instruction::SendForward(unit) => at(unit).0.send_forward(),
+            Instruction::RecvBackward(unit) => at(unit).0.recv_backward(),
+            Instruction::Backward(unit) => {
+                let (chunk, i) = at(unit);
+                chunk.stage.backward(chunk.kept(i), &self.microbatch(plan, i, seed), |_| Ok(()))
+            }
+            Instruction::BackwardInput(unit) => {
+                let (chunk, i) = at(unit);
+                let info = self.microbatch(plan, i, seed);
+                chunk.stage.backward_input(chunk.kept(i), &info, chunk.deferred(i))
+            }
+            Instruction::BackwardWeight(unit) => {
+                let (chunk, i) = at(unit);
+                let info = self.microbatch(plan, i, seed);
+                chunk.stage.backward_weight(chunk.kept(i), &info, chunk.deferred(i))
+            }
+            Instruction::SendBackward(unit) => at(unit).0.send_backward(),
+            Instruction::ReduceTiedEmbedding => self.reduce_tied_embedding(),
+            Instruction::ReduceGradients => self.reduce_gradients(),
+            Instruction::Step => Ok(()),
+        }
+    }
+
     /// Mean loss of `batches` global batches from `first_sample` on, in nats a token; nothing is dropped and nothing learnt. The same on every rank.
     ///
     /// # Errors
     /// As [`train_step`](Self::train_step).
-    pub fn validate(&mut self, samples: &dyn Samples, first_sample: u64, batches: u64) -> Result<f32> {
-        self.stage.reset_loss()?;
-        let per_batch = self.config.layout.microbatches(self.config.micro_batch, self.config.global_batch);
+    pub fn validate(&self, samples: &dyn Samples, first_sample: u64, batches: u64) -> Result<f32> {
+        let global_batch = self.config.global_batch;
+        let microbatches = self.config.pipeline(global_batch).microbatches;
+        let mut sum = 0.0;
         for batch in 0..batches {
-            let first_sample = first_sample + batch * self.config.global_batch as u64;
-            for microbatch in 0..per_batch {
-                self.recv_forward(microbatch)?;
-                self.load(samples, first_sample, microbatch)?;
-                let info = self.microbatch(first_sample, microbatch, None);
-                self.stage.forward(self.kept(microbatch), &info)?;
-                self.send_forward(microbatch)?;
+            let first_sample = first_sample + batch * global_batch as u64;
+            let plan = StepPlan { first_sample, global_batch, lr: 0.0, stop: false };
+            for (index, chunk) in self.chunks.iter().enumerate() {
+                for microbatch in 0..microbatches {
+                    chunk.recv_forward(microbatch)?;
+                    self.forward(samples, &plan, Unit { chunk: index, microbatch }, None)?;
+                    chunk.send_forward()?;
+                }
             }
+            sum += f64::from(self.totals(&plan, false)?.loss);
         }
-        Ok(self.totals(false, false)?.loss / batches as f32)
+        Ok((sum / batches as f64) as f32)
     }
 
-    /// Reads what this rank is to save; nothing on the replicas beside the first.
+    /// Reads what this rank is to save; nothing on the replicas beside the first. Every rank calls it.
     ///
     /// # Errors
-    /// Those of the backend.
+    /// Those of the backend and the communicator.
     pub fn export(&self) -> Result<Vec<TensorState>> {
-        match self.at.dp {
-            0 => state::export(self.backend, self.stage.parameters(), &self.optimizer, self.stage.shard()),
-            _ => Ok(Vec::new()),
-        }
+        let chunk =
+            |chunk: &ModelChunk<'_, B>| state::export(self.backend, self.communicator, &self.data, chunk);
+        Ok(self.chunks.iter().map(chunk).collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Continues after `steps` optimizer steps, with parameters and moments from `load(name, slice)`.
@@ -213,33 +336,50 @@ impl<'a, B: Backend> Rank<'a, B> {
         steps: u64,
         load: impl Fn(&str, &Slice) -> std::result::Result<[Vec<f32>; 3], E>,
     ) -> std::result::Result<(), E> {
-        state::import(self.backend, self.stage.parameters(), Some(&self.optimizer), load)?;
+        self.chunks.iter().try_for_each(|chunk| state::import(self.backend, chunk, &load))?;
         self.steps = steps;
         Ok(())
     }
 
-    fn kept(&self, microbatch: usize) -> &Activations<B> {
-        &self.in_flight[microbatch % self.in_flight.len()]
+    fn forward(
+        &self,
+        samples: &dyn Samples,
+        plan: &StepPlan,
+        unit: Unit,
+        dropout_seed: Option<u64>,
+    ) -> Result<()> {
+        let (chunk, i) = (&self.chunks[unit.chunk], unit.microbatch);
+        self.load(samples, plan, chunk, i)?;
+        chunk.stage.forward(chunk.kept(i), &self.microbatch(plan, i, dropout_seed), chunk.loss(i)?)
     }
 
-    /// Global index of the microbatch's first sample: microbatch after microbatch, in each one replica after replica (Megatron's order).
-    fn first_of(&self, first_sample: u64, microbatch: usize) -> u64 {
-        let place = microbatch * self.config.layout.dp() + self.at.dp;
-        first_sample + (place * self.config.micro_batch) as u64
+    /// Global index of the microbatch's first sample: each replica has its block of the global batch, so that sums over a replica's microbatches are subtrees
+    /// of the sum over all of them.
+    fn first_of(&self, plan: &StepPlan, microbatch: usize) -> u64 {
+        let share = plan.global_batch / self.config.layout.dp();
+        plan.first_sample + (self.at.dp * share + microbatch * self.config.micro_batch) as u64
     }
 
-    fn microbatch(&self, first_sample: u64, microbatch: usize, dropout_seed: Option<u64>) -> Microbatch {
-        let tokens = (self.config.global_batch * self.config.seq_len) as f64;
+    fn microbatch(&self, plan: &StepPlan, index: usize, dropout_seed: Option<u64>) -> Microbatch {
+        let tokens = (plan.global_batch * self.config.seq_len) as f64;
         Microbatch {
-            first_sample: self.first_of(first_sample, microbatch),
+            index,
+            first_sample: self.first_of(plan, index),
             dropout_seed,
             weight: (1.0 / tokens) as f32,
+            loss_scale: self.scaler.map_or(1.0, |scaler| scaler.scale()),
         }
     }
 
     /// Brings the microbatch's input tokens to the first stage, its targets to the last.
-    fn load(&self, samples: &dyn Samples, first_sample: u64, microbatch: usize) -> Result<()> {
-        let kept = self.kept(microbatch);
+    fn load(
+        &self,
+        samples: &dyn Samples,
+        plan: &StepPlan,
+        chunk: &ModelChunk<'_, B>,
+        microbatch: usize,
+    ) -> Result<()> {
+        let kept = chunk.kept(microbatch);
         if kept.tokens().is_none() && kept.targets().is_none() {
             return Ok(());
         }
@@ -247,7 +387,7 @@ impl<'a, B: Backend> Rank<'a, B> {
         let mut sample = vec![0; s + 1];
         let (mut tokens, mut targets) = (Vec::with_capacity(b * s), Vec::with_capacity(b * s));
         for i in 0..b as u64 {
-            let index = self.first_of(first_sample, microbatch) + i;
+            let index = self.first_of(plan, microbatch) + i;
             samples.read(index, &mut sample).map_err(|cause| unreadable(index, cause))?;
             tokens.extend_from_slice(&sample[..s]);
             targets.extend_from_slice(&sample[1..]);
@@ -260,77 +400,54 @@ impl<'a, B: Backend> Rank<'a, B> {
         Ok(())
     }
 
-    fn recv_forward(&self, microbatch: usize) -> Result<()> {
-        match self.previous {
-            Some(rank) => self.communicator.recv(rank, self.kept(microbatch).input()),
-            None => Ok(()),
-        }
-    }
-
-    fn send_forward(&self, microbatch: usize) -> Result<()> {
-        match self.next {
-            Some(rank) => self.communicator.send(rank, self.kept(microbatch).output()),
-            None => Ok(()),
-        }
-    }
-
-    fn recv_backward(&self) -> Result<()> {
-        match self.next {
-            Some(rank) => self.communicator.recv(rank, self.stage.gradient()),
-            None => Ok(()),
-        }
-    }
-
-    fn send_backward(&self) -> Result<()> {
-        match self.previous {
-            Some(rank) => self.communicator.send(rank, self.stage.gradient()),
-            None => Ok(()),
-        }
+    /// First and last stage hold the same table: the gradient is the sum of both uses.
+    fn reduce_tied_embedding(&self) -> Result<()> {
+        let tied = self.chunks.iter().find_map(|chunk| chunk.stage.parameters().tied_gradient());
+        tied.map_or(Ok(()), |table| self.communicator.all_reduce(&self.embedding, ReduceOp::Sum, table))
     }
 
     /// Sums the gradients over the replicas: each replica's losses were weighted by the global batch, so the sum is the mean.
     fn reduce_gradients(&self) -> Result<()> {
-        self.communicator.all_reduce(&self.data, ReduceOp::Sum, self.stage.parameters().gradients())
+        for chunk in &self.chunks {
+            let parameters = chunk.stage.parameters();
+            parameters.finish_step(self.backend, chunk.stage.tensor())?;
+            chunk.optimizer.reduce_gradients(parameters, self.communicator, &self.data)?;
+        }
+        Ok(())
     }
 
-    /// First and last stage hold the same table: the gradient is the sum of both uses.
-    fn reduce_tied_embedding(&self) -> Result<()> {
-        let parameters = self.stage.parameters();
-        match parameters.find("embedding.token.weight") {
-            Some(table) => {
-                self.communicator.all_reduce(&self.embedding, ReduceOp::Sum, parameters.gradient(table))
+    /// Norm, clipping and AdamW; nothing where f16's gradients overflowed.
+    fn update(&mut self, plan: &StepPlan) -> Result<StepStats> {
+        let Totals { loss, squares, stops } = self.totals(plan, true)?;
+        let scale = self.scaler.map_or(1.0, |scaler| scaler.scale());
+        let grad_norm = squares.sqrt() / scale;
+        let skipped = self.scaler.is_some() && !grad_norm.is_finite();
+        if let Some(scaler) = &mut self.scaler {
+            scaler.update(!skipped);
+        }
+        if !skipped {
+            self.steps += 1;
+            let step = u32::try_from(self.steps).unwrap_or(u32::MAX);
+            let factor = self.config.optimizer.clip_factor(grad_norm) / scale;
+            for chunk in &self.chunks {
+                let replicas = (self.communicator, &self.data);
+                chunk.optimizer.step(
+                    self.backend,
+                    chunk.stage.parameters(),
+                    replicas,
+                    plan.lr,
+                    factor,
+                    step,
+                )?;
             }
-            None => Ok(()),
         }
+        Ok(StepStats { loss, grad_norm, skipped, stop: stops > 0.0 })
     }
 
-    /// Norm, clipping and AdamW.
-    fn update(&mut self, lr: f32, stop: bool) -> Result<StepStats> {
-        let totals = self.totals(true, stop)?;
-        let grad_norm = totals.squares.sqrt();
-        self.steps += 1;
-        let step = u32::try_from(self.steps).unwrap_or(u32::MAX);
-        let scale = self.optimizer.clip_factor(grad_norm);
-        self.optimizer.step(self.backend, self.stage.parameters(), lr, scale, step)?;
-        Ok(StepStats { loss: totals.loss, grad_norm, stop: totals.stops > 0.0 })
-    }
-
-    /// Sums loss, squares of the gradients (with `norm`) and wishes to stop over the world: the one thing in a step that is read back.
-    fn totals(&self, norm: bool, stop: bool) -> Result<Totals> {
-        let scalars = self.scalars.view();
-        let mut host = [0.0, 0.0, f32::from(u8::from(stop))];
-        self.backend.write(scalars, bytemuck::cast_slice(&host))?;
-        if self.next.is_none() && self.at.tp == 0 {
-            self.backend.copy(self.stage.loss(), scalars.rows(0, 1)?)?;
-        }
-        if norm && self.at.dp == 0 {
-            let (parameters, shard) = (self.stage.parameters(), self.stage.shard());
-            let out = scalars.rows(1, 1)?;
-            self.optimizer.add_squares(self.backend, parameters, shard, out, self.stage.workspace())?;
-        }
-        self.communicator.all_reduce(&self.world, ReduceOp::Sum, scalars)?;
-        self.backend.read(scalars, bytemuck::cast_slice_mut(&mut host))?;
-        let [loss, squares, stops] = host;
-        Ok(Totals { loss, squares, stops })
+    fn totals(&self, plan: &StepPlan, norm: bool) -> Result<Totals> {
+        let microbatches = self.config.pipeline(plan.global_batch).microbatches;
+        let losses = (microbatches, self.config.layout.dp());
+        let (backend, communicator) = (self.backend, self.communicator);
+        self.tally.totals(backend, communicator, &self.chunks, self.at, losses, (norm, plan.stop))
     }
 }
