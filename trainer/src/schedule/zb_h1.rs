@@ -15,7 +15,7 @@
 //! m (T_F + T_B + T_W) + (p - 1) (T_F + T_B) - (min(p, m) - 1) T_W
 //! ```
 //!
-//! No stage can do with less, in this order. With `m >= p` the bubble is `(p - 1)(T_F + T_B - T_W)`; fewer microbatches have fewer weight gradients to fill
+//! In this order no costs make it less. With `m >= p` the bubble is `(p - 1)(T_F + T_B - T_W)`; fewer microbatches have fewer weight gradients to fill
 //! it with. The schedule takes exactly this long if `T_W <= T_F` and `T_W <= T_B`, as in a transformer, where attention has no weights; a weight gradient
 //! that is longer than the gap that it fills holds up what comes behind it.
 
