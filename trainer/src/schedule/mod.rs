@@ -12,7 +12,7 @@
 //! assert_eq!(pipeline.instructions(1)[..4], [I::RecvForward(unit), I::Forward(unit), I::Backward(unit), I::SendBackward(unit)]);
 //! ```
 //!
-//! Invariants, each property-tested through [`simulate`]:
+//! Invariants, each property-tested through [`simulate()`]:
 //!
 //! * every unit runs forward and backward once; sends and receives match in order in every lane; nothing deadlocks;
 //! * on every stage and chunk the forwards, the backwards and the weight gradients each come in ascending order of the microbatch: what is held is a
