@@ -3,7 +3,8 @@
 //! These modules know no device; each is a value, a pure function or a file format:
 //!
 //! * [`layout`]: ranks, coordinates, groups and which layers a stage holds; [`schedule`]: what a stage does, in which order.
-//! * [`config`]: the resolved configuration of a run; [`lr`]: the learning rate of a step.
+//! * [`config`]: the resolved configuration of a run; [`batch`], [`lr`]: batch size and learning rate, by samples and tokens
+//!   consumed.
 //! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`progress`], [`report`]: what a run says of itself.
 //!
 //! These run on one:
@@ -15,6 +16,7 @@
 //!
 //! * [`cli`] and [`error`]: the command line, and the one message that a user gets when something is wrong.
 
+pub mod batch;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;

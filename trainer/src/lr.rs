@@ -1,4 +1,6 @@
 //! The learning rate of a step: linear warm-up, then a cosine down to a fraction of the peak (MT-NLG, section 3.2).
+//!
+//! It is a function of the tokens consumed, not of the step's number, so that it means the same with any batch size and along a batch ramp.
 
 /// The schedule's four numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -7,24 +9,29 @@ pub struct LearningRate {
     pub peak: f64,
     /// Where the cosine ends, as a fraction of the peak.
     pub min_ratio: f64,
-    /// Steps of the warm-up; 0 for none.
-    pub warmup_steps: u64,
-    /// The step at which the cosine ends, usually the last of the run.
-    pub decay_steps: u64,
+    /// Tokens of the warm-up; 0 for none.
+    pub warmup_tokens: u64,
+    /// The tokens at which the cosine ends, often the run's last.
+    pub decay_tokens: u64,
 }
 
 impl LearningRate {
-    /// The rate of step `step`, which counts from 1: `peak * step / warmup_steps` in the warm-up, then
-    /// `min + (peak - min) * (1 + cos(pi t)) / 2` with `t` from 0 at the end of the warm-up to 1 at step `decay_steps`; `min` beyond it.
-    pub fn at(&self, step: u64) -> f64 {
-        if step <= self.warmup_steps && self.warmup_steps > 0 {
-            return self.peak * step as f64 / self.warmup_steps as f64;
+    /// The rate of the step that brings the tokens consumed to `tokens`, its own included: `peak * tokens / warmup_tokens` in the warm-up, then
+    /// `min + (peak - min) * (1 + cos(pi t)) / 2` with `t` from 0 at the end of the warm-up to 1 at `decay_tokens`; `min` beyond it.
+    ///
+    /// Both quotients are taken of whole numbers: steps of any size that end at the same share of the schedule have the same bits.
+    pub fn at(&self, tokens: u64) -> f64 {
+        if tokens < self.warmup_tokens {
+            return self.peak * (tokens as f64 / self.warmup_tokens as f64);
         }
         let min = self.peak * self.min_ratio;
-        if step >= self.decay_steps {
+        if tokens > self.warmup_tokens && tokens >= self.decay_tokens {
             return min;
         }
-        let t = (step - self.warmup_steps) as f64 / (self.decay_steps - self.warmup_steps) as f64;
+        if tokens == self.warmup_tokens {
+            return self.peak;
+        }
+        let t = (tokens - self.warmup_tokens) as f64 / (self.decay_tokens - self.warmup_tokens) as f64;
         min + (self.peak - min) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
     }
 }
@@ -32,9 +39,10 @@ impl LearningRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const LR: LearningRate =
-        LearningRate { peak: 5e-3, min_ratio: 0.1, warmup_steps: 100, decay_steps: 1100 };
+        LearningRate { peak: 5e-3, min_ratio: 0.1, warmup_tokens: 100, decay_tokens: 1100 };
 
     #[test]
     fn ends_are_exact() {
@@ -53,23 +61,33 @@ mod tests {
 
     #[test]
     fn rises_then_falls() {
-        for step in 1..1100 {
-            let rises = LR.at(step) < LR.at(step + 1);
-            assert_eq!(rises, step < 100, "step {step}");
+        for tokens in 1..1100 {
+            let rises = LR.at(tokens) < LR.at(tokens + 1);
+            assert_eq!(rises, tokens < 100, "token {tokens}");
         }
     }
 
     #[test]
     fn no_warm_up_starts_near_the_peak() {
-        let lr = LearningRate { warmup_steps: 0, ..LR };
+        let lr = LearningRate { warmup_tokens: 0, ..LR };
         assert!(lr.at(1) < 5e-3 && lr.at(1) > 4.99e-3);
         assert_eq!(lr.at(1100), 5e-4);
     }
 
     #[test]
     fn a_run_of_warm_up_alone_never_divides_by_zero() {
-        let lr = LearningRate { warmup_steps: 10, decay_steps: 10, ..LR };
+        let lr = LearningRate { warmup_tokens: 10, decay_tokens: 10, ..LR };
         assert_eq!(lr.at(10), 5e-3);
         assert_eq!(lr.at(11), 5e-4);
+    }
+
+    proptest! {
+        /// The same schedule in units of any number of tokens: a run with a batch twice as large has the rates of every second step.
+        #[test]
+        fn the_batch_size_does_not_show(step in 0u64..2000, size in 1u64..4_000_000) {
+            let scaled =
+                LearningRate { warmup_tokens: LR.warmup_tokens * size, decay_tokens: LR.decay_tokens * size, ..LR };
+            prop_assert_eq!(scaled.at(step * size).to_bits(), LR.at(step).to_bits());
+        }
     }
 }

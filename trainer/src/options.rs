@@ -30,6 +30,16 @@ impl Precision {
     }
 }
 
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
 /// How the sums are taken that a layout can split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numerics {

@@ -37,6 +37,7 @@ pub fn parse(text: &str, name: &str) -> Result<Vec<Assignment>> {
                         value: values[name].clone(),
                         text: None,
                         origin: at(key.span().start),
+                        in_file: true,
                     });
                 }
                 if table.is_empty() {
@@ -48,6 +49,7 @@ pub fn parse(text: &str, name: &str) -> Result<Vec<Assignment>> {
                 value: value.clone(),
                 text: None,
                 origin: place,
+                in_file: true,
             }),
         }
     }

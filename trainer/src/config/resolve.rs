@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use model::GptConfig;
 
-use super::{RunConfig, defaults, file, unknown};
+use super::{RunConfig, defaults, file, lengths, unknown};
+use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// What a configuration is made of, lowest layer first: preset, file, assignments.
@@ -25,6 +26,8 @@ pub(super) struct Assignment {
     pub text: Option<String>,
     /// Where it comes from, for a message.
     pub origin: String,
+    /// Whether that is the file.
+    pub in_file: bool,
 }
 
 impl Layers {
@@ -57,6 +60,7 @@ impl Layers {
             value,
             text: Some(text.into()),
             origin: format!("--set {assignment}"),
+            in_file: false,
         });
         Ok(self)
     }
@@ -68,6 +72,7 @@ impl Layers {
             value: value.into(),
             text: None,
             origin: origin.into(),
+            in_file: false,
         });
         self
     }
@@ -78,7 +83,9 @@ impl RunConfig {
     ///
     /// Without a value of its own, `model.ffn_hidden` stays 4h and `model.init_std` keeps the preset's rule when `model.hidden` is set;
     /// `model.vocab` is the padded size of a `data.tokenizer` that is set, and is padded up to a multiple of `parallel.tensor`; `train.seq_len` is
-    /// `model.seq_len`; `train.warmup_steps` and `train.decay_steps` keep their share of `train.steps`.
+    /// `model.seq_len`; `parallel.virtual_stages` is 2 where `parallel.schedule` is set to interleaved. A length set in steps is as many tokens as those
+    /// steps take; where both are set the later one counts, and in a file the tokens. The run's length stays the preset's in tokens with any batch;
+    /// where it is set, warm-up and decay keep their share of it.
     ///
     /// # Errors
     /// An unknown preset or key, a value of the wrong type or out of range, a layout that does not fit: what, where, the value, the remedy.
@@ -115,7 +122,8 @@ impl RunConfig {
         }
         let mut config: Self = table.try_into().expect("each value alone was of its type");
         config.follow(&preset, |key| assigned.iter().any(|a| a.key == key));
-        config.validate().map_err(|error| blame(error, &assigned, &config.preset))?;
+        let checked = lengths::follow(&mut config, &preset, &assigned).and_then(|()| config.validate());
+        checked.map_err(|error| blame(error, &assigned, &config.preset))?;
         Ok(config)
     }
 
@@ -144,16 +152,9 @@ impl RunConfig {
         if set("model.seq_len") && !set("train.seq_len") {
             self.train.seq_len = self.model.seq_len;
         }
-        if set("train.steps") {
-            let share = |steps: u64| {
-                (steps as f64 * self.train.steps as f64 / preset.train.steps as f64).round() as u64
-            };
-            if !set("train.warmup_steps") {
-                self.train.warmup_steps = share(preset.train.warmup_steps);
-            }
-            if !set("train.decay_steps") {
-                self.train.decay_steps = share(preset.train.decay_steps).max(1);
-            }
+        let interleaved = self.parallel.schedule == Schedule::Interleaved;
+        if interleaved && self.parallel.virtual_stages < 2 && !set("parallel.virtual_stages") {
+            self.parallel.virtual_stages = 2;
         }
     }
 }
@@ -206,7 +207,6 @@ fn blame(error: Error, assigned: &[Assignment], preset: &str) -> Error {
 mod tests {
     use super::*;
     use crate::config::{DataSource, Tokenizer};
-    use crate::schedule::Schedule;
 
     fn resolve(sets: &[&str]) -> Result<RunConfig> {
         let layers = sets.iter().try_fold(Layers::default(), |layers, set| layers.set(set))?;

@@ -4,7 +4,7 @@ use super::defaults;
 use crate::{Error, Result};
 
 /// Names that other trainers have for our keys.
-const SYNONYMS: [(&str, &str); 22] = [
+const SYNONYMS: [(&str, &str); 40] = [
     ("learning_rate", "train.lr"),
     ("max_lr", "train.lr"),
     ("warmup", "train.warmup_steps"),
@@ -27,6 +27,24 @@ const SYNONYMS: [(&str, &str); 22] = [
     ("pp", "parallel.pipeline"),
     ("dp", "parallel.data"),
     ("output_dir", "run.dir"),
+    ("train_samples", "train.tokens"),
+    ("lr_warmup_tokens", "train.warmup_tokens"),
+    ("lr_decay_tokens", "train.decay_tokens"),
+    ("rampup_batch_size", "train.batch_ramp"),
+    ("dtype", "train.precision"),
+    ("bf16", "train.precision"),
+    ("fp16", "train.precision"),
+    ("initial_loss_scale", "loss_scale.initial"),
+    ("min_loss_scale", "loss_scale.min"),
+    ("loss_scale_window", "loss_scale.window"),
+    ("virtual_pipeline", "parallel.virtual_stages"),
+    ("model_chunks", "parallel.virtual_stages"),
+    ("recompute_granularity", "parallel.recompute"),
+    ("use_distributed_optimizer", "parallel.sharded_optimizer"),
+    ("zero1", "parallel.sharded_optimizer"),
+    ("bucket_size", "parallel.bucket"),
+    ("scatter_gather_tensors_in_pipeline", "parallel.scatter_gather"),
+    ("deterministic", "numerics.mode"),
 ];
 
 /// Every key there is, dotted: those of the default preset's configuration, which is complete.
@@ -127,7 +145,11 @@ mod tests {
     #[test]
     fn what_is_like_nothing_gets_the_list() {
         assert_eq!(remedy("run.zzz"), "[run] has backend, dir");
-        assert!(remedy("zzz").starts_with("there are preset and [data], [model]"), "{}", remedy("zzz"));
+        assert!(
+            remedy("zzz").starts_with("there are preset and [data], [loss_scale], [model]"),
+            "{}",
+            remedy("zzz")
+        );
         assert!(section("zzz", "here").is_err());
         section("train", "here").unwrap();
     }

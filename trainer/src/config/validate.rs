@@ -1,8 +1,12 @@
-//! Whether the values of a configuration fit each other.
+//! Whether the values of a configuration fit each other. How the layout is executed is checked in [`super::execution`].
 
 use super::{RunConfig, Train};
+use crate::batch::BatchRamp;
 use crate::layout::Layout;
 use crate::{Error, Result};
+
+/// More parts of a ramp than a run has a use for: surely a mistake.
+const MOST_PARTS: usize = 1 << 16;
 
 impl RunConfig {
     /// Checks every value against its range and against the others.
@@ -13,6 +17,8 @@ impl RunConfig {
         let layout = Layout::new(self.parallel.tensor, self.parallel.pipeline, self.parallel.data)?;
         self.train.validate()?;
         layout.validate(&self.model, self.train.micro_batch, self.train.global_batch)?;
+        self.validate_ramp()?;
+        self.validate_execution(&layout)?;
         let (seq_len, positions) = (self.train.seq_len, self.model.seq_len);
         if seq_len > positions {
             return Err(Error::user(format!(
@@ -31,6 +37,42 @@ impl RunConfig {
         }
         Ok(())
     }
+
+    /// Every batch of the ramp divides over the replicas, and the last part ends at the full batch.
+    fn validate_ramp(&self) -> Result<()> {
+        let BatchRamp { start, increment, samples } = self.train.batch_ramp;
+        if samples == 0 {
+            return Ok(());
+        }
+        let (micro_batch, data, full) = (self.train.micro_batch, self.parallel.data, self.train.global_batch);
+        let unit = micro_batch * data;
+        for (name, value) in [("start", start), ("increment", increment)] {
+            if value == 0 || !value.is_multiple_of(unit) {
+                return Err(Error::user(format!(
+                    "train.batch_ramp: {name} = {value} is not a multiple of train.micro_batch x parallel.data = {micro_batch} x {data} = {unit}"
+                ))
+                .remedy(format!("set {name} to {}", value.next_multiple_of(unit).max(unit))));
+            }
+        }
+        if start > full || !(full - start).is_multiple_of(increment) {
+            return Err(Error::user(format!(
+                "train.batch_ramp: no whole number of increments of {increment} leads from start = {start} to train.global_batch = {full}"
+            ))
+            .remedy("choose an increment that divides global_batch - start"));
+        }
+        if (full - start) / increment > MOST_PARTS {
+            return Err(Error::user(format!(
+                "train.batch_ramp: {} increments of {increment} from start = {start} to train.global_batch = {full} are too many",
+                (full - start) / increment
+            ))
+            .remedy(format!("at most {MOST_PARTS}: choose a larger increment")));
+        }
+        match i64::try_from(samples) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::user(format!("train.batch_ramp: samples = {samples} is out of range"))
+                .remedy("it must be below 2^63")),
+        }
+    }
 }
 
 impl Train {
@@ -39,10 +81,20 @@ impl Train {
             Err(Error::user(format!("train.{key} = {value} is out of range"))
                 .remedy(format!("it must be {range}")))
         };
+        for (key, steps, tokens) in [
+            ("steps", self.steps, self.tokens),
+            ("decay_steps", self.decay_steps, self.decay_tokens),
+            ("warmup_steps", self.warmup_steps.max(1), self.warmup_tokens.max(1)),
+        ] {
+            // TOML's integers are signed.
+            if tokens == 0 || i64::try_from(tokens.max(steps)).is_err() {
+                let tokens_key = key.replace("steps", "tokens");
+                let what = format!("train.{key} = {steps} (train.{tokens_key} = {tokens}) is out of range");
+                return Err(Error::user(what).remedy("it must be at least 1, and below 2^63 tokens"));
+            }
+        }
         for (key, value) in [
-            ("steps", self.steps),
             ("seq_len", self.seq_len as u64),
-            ("decay_steps", self.decay_steps),
             ("valid_batches", self.valid_batches),
             ("keep_checkpoints", self.keep_checkpoints as u64),
         ] {
@@ -67,9 +119,15 @@ impl Train {
                 return refuse(key, value.to_string(), range);
             }
         }
-        if self.warmup_steps > self.decay_steps {
-            let range = format!("at most train.decay_steps = {}", self.decay_steps);
-            return refuse("warmup_steps", self.warmup_steps.to_string(), &range);
+        if self.warmup_tokens > self.decay_tokens {
+            return Err(Error::user(format!(
+                "train.warmup_steps = {} (train.warmup_tokens = {}) is out of range",
+                self.warmup_steps, self.warmup_tokens
+            ))
+            .remedy(format!(
+                "it must be at most train.decay_steps = {} (train.decay_tokens = {})",
+                self.decay_steps, self.decay_tokens
+            )));
         }
         // TOML's integers are signed.
         if self.seed > i64::MAX as u64 {
@@ -101,6 +159,9 @@ mod tests {
             "train.weight_decay=-1",
             "train.clip=-1",
             "train.warmup_steps=5000",
+            "train.warmup_tokens=99999999",
+            "train.tokens=0",
+            "train.steps=9000000000000000000",
             "train.micro_batch=0",
             "train.global_batch=6",
             "parallel.data=0",
@@ -115,5 +176,24 @@ mod tests {
             assert!(message.to_lowercase().contains(value.trim_end_matches(".0")), "{set}: {message}");
             assert_eq!(error.exit_code(), 2);
         }
+    }
+    #[test]
+    fn a_ramp_fits_the_batch() {
+        // micro_batch x data = 2 x 2, global_batch = 8.
+        for (ramp, words) in [
+            ("{start=2,increment=4,samples=9}", "start = 2 is not a multiple of"),
+            ("{start=4,increment=0,samples=9}", "increment = 0 is not a multiple of"),
+            ("{start=4,increment=8,samples=9}", "no whole number of increments of 8"),
+            ("{start=12,increment=4,samples=9}", "no whole number of increments"),
+            ("{start=4,increment=4}", "missing field `samples`"),
+            ("{start=4,increment=4,samples=1,sample=1}", "unknown field `sample`"),
+            ("{start=4,increment=4,samples=-1}", "train.batch_ramp: invalid value"),
+        ] {
+            let set = format!("train.batch_ramp={ramp}");
+            let error = RunConfig::resolve(&Layers::default().set(&set).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("--set train.batch_ramp"), "{set}: {error}");
+        }
+        let fits = Layers::default().set("train.batch_ramp={start=4,increment=4,samples=9}").unwrap();
+        RunConfig::resolve(&fits).unwrap();
     }
 }

@@ -49,6 +49,16 @@ impl fmt::Display for BackendChoice {
     }
 }
 
+/// How the sums are taken that a layout can split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Whatever is quickest.
+    Fast,
+    /// As fixed trees: the same bits in every layout.
+    Invariant,
+}
+
 /// How text becomes tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
