@@ -228,6 +228,42 @@ mod tests {
         assert_eq!(preset("mt-nlg-530b").unwrap().microbatches(), 240);
     }
 
+    /// The recipe in `configs/` against the preset and the published figures.
+    #[test]
+    fn the_recipe_of_mt_nlg() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/mt-nlg-530b.toml");
+        let recipe = RunConfig::load(&path).unwrap();
+        let preset = preset("mt-nlg-530b").unwrap();
+        // All of it is the preset's but the data.
+        assert_eq!(RunConfig { data: preset.data.clone(), ..recipe.clone() }, preset);
+        assert_eq!(recipe.data.tokenizer, preset.data.tokenizer);
+
+        // Table 1: 15 sets, whose weights are all of it.
+        let weights: Vec<f64> = recipe.data.sources.iter().map(|source| source.weight.unwrap()).collect();
+        assert_eq!(weights.len(), 15);
+        assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{}", weights.iter().sum::<f64>());
+        assert_eq!(weights.iter().copied().fold(0.0, f64::max), 0.19336);
+
+        assert_eq!(recipe.model.parameters(), 529_600_819_200);
+        assert_eq!(recipe.layout().world_size(), 2240);
+        assert_eq!((recipe.microbatches(), recipe.model.head_dim()), (240, 160));
+        assert_eq!((recipe.train.precision, recipe.parallel.recompute), (Precision::Bf16, Recompute::Full));
+
+        let (batch, lr) = (recipe.batch(), recipe.learning_rate());
+        let sizes: Vec<usize> = batch.stretches().map(|stretch| stretch.batch).collect();
+        assert_eq!(sizes, (1..=60).map(|i| 32 * i).collect::<Vec<_>>());
+        assert_eq!(batch.ramp_samples() * 2048, 12_000_000_000);
+        assert_eq!((lr.at(1_000_000_000), lr.at(500_000_000)), (5e-5, 2.5e-5));
+        assert_eq!(lr.at(340_000_000_000), 5e-6);
+        // The end of the run is before the end of the cosine: t = 269/339.
+        let t = 269.0 / 339.0 * std::f64::consts::PI;
+        assert!((lr.at(270_000_000_000) - (5e-6 + 4.5e-5 * 0.5 * (1.0 + t.cos()))).abs() < 1e-18);
+        // 12 B tokens along the ramp, then steps of 1920.
+        let ramp = batch.steps_for(batch.ramp_samples());
+        let tokens: u64 = batch.steps().take(ramp as usize).map(|step| step.samples as u64 * 2048).sum();
+        assert_eq!(recipe.train.steps, ramp + (270_000_000_000 - tokens).div_ceil(1920 * 2048));
+    }
+
     #[test]
     fn an_unknown_preset_lists_the_known() {
         let message = preset("gpt5").unwrap_err().to_string();
