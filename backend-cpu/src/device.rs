@@ -11,15 +11,17 @@ use backend::ops::{
 use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
 use crate::CpuBuffer;
+use crate::element::by_dtype;
 use crate::memory::Pool;
-use crate::operand::unsupported;
 use crate::ops;
+use crate::panels::Panels;
 use crate::threads::Threads;
 
 /// One rank on the processor: operations are done when their call returns.
 pub struct CpuBackend {
     pool: Arc<Pool>,
     threads: Threads,
+    panels: Panels,
     /// Held by the operation in progress: operations of one rank take their turn, whoever calls them.
     turn: Mutex<()>,
 }
@@ -27,7 +29,9 @@ pub struct CpuBackend {
 impl CpuBackend {
     /// A rank that shares each operation among `threads` threads, the calling one included; 1 starts none.
     pub fn new(threads: usize) -> Arc<Self> {
-        Arc::new(Self { pool: Arc::default(), threads: Threads::new(threads), turn: Mutex::new(()) })
+        let (pool, threads) = (Arc::<Pool>::default(), Threads::new(threads));
+        let panels = Panels::new(Arc::clone(&pool), threads.count());
+        Arc::new(Self { pool, threads, panels, turn: Mutex::new(()) })
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -56,13 +60,19 @@ fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Forwards an operation to its module, which gets the threads, while the turn is held.
+/// Forwards an operation to its module, which gets the threads, while the turn is held: to the one for the named operand's type, where one is named.
 macro_rules! operations {
-    ($($name:ident($args:ident) => $path:path;)*) => {
+    ($($name:ident($args:ident $(of $operand:ident)?) => $module:ident::$function:ident;)*) => {
         $(fn $name(&self, args: $args<'_, CpuBuffer>) -> Result<()> {
             let _turn = self.turn();
-            $path(&self.threads, args)
+            operations!(@call self, args, $module::$function $(, $operand)?)
         })*
+    };
+    (@call $self:ident, $args:ident, $module:ident::$function:ident) => {
+        ops::$module::$function(&$self.threads, $args)
+    };
+    (@call $self:ident, $args:ident, $module:ident::$function:ident, $operand:ident) => {
+        by_dtype!($args.$operand.dtype(), T => ops::$module::$function::<T>(&$self.threads, $args))
     };
 }
 
@@ -85,9 +95,6 @@ impl Backend for CpuBackend {
     }
 
     fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<CpuBuffer>> {
-        if matches!(dtype, DType::Bf16 | DType::F16) {
-            return Err(unsupported("alloc", dtype));
-        }
         let bytes = shape.extents().iter().try_fold(dtype.size(), |bytes, &n| bytes.checked_mul(n));
         Tensor::new(self.pool.alloc(class, bytes.unwrap_or(usize::MAX))?, dtype, 0, shape)
     }
@@ -134,7 +141,7 @@ impl Backend for CpuBackend {
 
     fn fill(&self, x: View<'_, CpuBuffer>, value: f32) -> Result<()> {
         let _turn = self.turn();
-        ops::elementwise::fill(&self.threads, x, value)
+        by_dtype!(x.dtype(), T => ops::elementwise::fill::<T>(&self.threads, x, value))
     }
 
     fn copy(&self, src: View<'_, CpuBuffer>, dst: View<'_, CpuBuffer>) -> Result<()> {
@@ -144,7 +151,7 @@ impl Backend for CpuBackend {
 
     fn scale(&self, x: View<'_, CpuBuffer>, alpha: f32) -> Result<()> {
         let _turn = self.turn();
-        ops::elementwise::scale(&self.threads, x, alpha)
+        by_dtype!(x.dtype(), T => ops::elementwise::scale::<T>(&self.threads, x, alpha))
     }
 
     fn reduce(
@@ -154,34 +161,47 @@ impl Backend for CpuBackend {
         outputs: &[View<'_, CpuBuffer>],
     ) -> Result<()> {
         let _turn = self.turn();
-        ops::elementwise::reduce(&self.threads, op, inputs, outputs)
+        let dtype = inputs.first().map_or(DType::F32, View::dtype);
+        by_dtype!(dtype, T => ops::elementwise::reduce::<T>(&self.threads, op, inputs, outputs))
+    }
+
+    fn matmul(&self, args: Matmul<'_, CpuBuffer>) -> Result<()> {
+        let _turn = self.turn();
+        ops::matmul::matmul(&self.threads, &self.panels, args)
+    }
+
+    fn matmul_bias(&self, args: MatmulBias<'_, CpuBuffer>) -> Result<()> {
+        let _turn = self.turn();
+        by_dtype!(args.x.dtype(), T => ops::matmul::matmul_bias::<T>(&self.threads, &self.panels, args))
+    }
+
+    fn matmul_bias_gelu(&self, args: MatmulBiasGelu<'_, CpuBuffer>) -> Result<()> {
+        let _turn = self.turn();
+        by_dtype!(args.x.dtype(), T => ops::matmul::matmul_bias_gelu::<T>(&self.threads, &self.panels, args))
     }
 
     operations! {
-        add(Add) => ops::elementwise::add;
-        cast(Cast) => ops::elementwise::cast;
-        matmul(Matmul) => ops::matmul::matmul;
-        matmul_bias(MatmulBias) => ops::matmul::matmul_bias;
-        matmul_bias_gelu(MatmulBiasGelu) => ops::matmul::matmul_bias_gelu;
-        bias_add(BiasAdd) => ops::bias::bias_add;
-        bias_backward(BiasBackward) => ops::bias::bias_backward;
-        gelu(Gelu) => ops::gelu::gelu;
-        gelu_backward(GeluBackward) => ops::gelu::gelu_backward;
-        bias_gelu(BiasGelu) => ops::gelu::bias_gelu;
-        dropout(Dropout) => ops::dropout::dropout;
-        bias_dropout_residual(BiasDropoutResidual) => ops::bias_dropout_residual::bias_dropout_residual;
-        layernorm(LayerNorm) => ops::layernorm::layernorm;
-        layernorm_backward(LayerNormBackward) => ops::layernorm::layernorm_backward;
-        attention(Attention) => ops::attention::attention;
-        attention_backward(AttentionBackward) => ops::attention_backward::attention_backward;
-        embedding(Embedding) => ops::embedding::embedding;
-        embedding_backward(EmbeddingBackward) => ops::embedding::embedding_backward;
-        cross_entropy_max(CrossEntropyMax) => ops::cross_entropy::max;
-        cross_entropy_sums(CrossEntropySums) => ops::cross_entropy::sums;
-        cross_entropy_loss(CrossEntropyLoss) => ops::cross_entropy::loss;
-        cross_entropy_backward(CrossEntropyBackward) => ops::cross_entropy::backward;
-        adamw(AdamW) => ops::adamw::adamw;
-        sum(Sum) => ops::reduce::sum;
-        block_squares(BlockSquares) => ops::reduce::block_squares;
+        add(Add of x) => elementwise::add;
+        cast(Cast) => elementwise::cast;
+        bias_add(BiasAdd of x) => bias::bias_add;
+        bias_backward(BiasBackward of dy) => bias::bias_backward;
+        gelu(Gelu of x) => gelu::gelu;
+        gelu_backward(GeluBackward of x) => gelu::gelu_backward;
+        bias_gelu(BiasGelu of x) => gelu::bias_gelu;
+        dropout(Dropout of x) => dropout::dropout;
+        bias_dropout_residual(BiasDropoutResidual of x) => bias_dropout_residual::bias_dropout_residual;
+        layernorm(LayerNorm of x) => layernorm::layernorm;
+        layernorm_backward(LayerNormBackward of x) => layernorm::layernorm_backward;
+        attention(Attention of qkv) => attention::attention;
+        attention_backward(AttentionBackward of qkv) => attention_backward::attention_backward;
+        embedding(Embedding of table) => embedding::embedding;
+        embedding_backward(EmbeddingBackward of dy) => embedding::embedding_backward;
+        cross_entropy_max(CrossEntropyMax of logits) => cross_entropy::max;
+        cross_entropy_sums(CrossEntropySums of logits) => cross_entropy::sums;
+        cross_entropy_loss(CrossEntropyLoss) => cross_entropy::loss;
+        cross_entropy_backward(CrossEntropyBackward) => cross_entropy::backward;
+        adamw(AdamW) => adamw::adamw;
+        sum(Sum of x) => reduce::sum;
+        block_squares(BlockSquares) => reduce::block_squares;
     }
 }

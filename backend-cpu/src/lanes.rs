@@ -1,4 +1,5 @@
-//! Vectors of f32 as wide as the processor has them, chosen at run time: [`kernel!`] compiles a function for each instruction set, [`Lanes`] is one vector.
+//! Vectors of f32 as wide as the processor has them, chosen at run time: [`kernel!`] compiles a function for each instruction set, [`Lanes`] is one vector,
+//! loaded from and stored to memory of any [`Element`] type.
 //!
 //! Everything here is inlined into the kernel, so that it is compiled with the kernel's instruction set. Sums over a row go lane by lane, then over the
 //! lanes: a fixed order for a given machine.
@@ -8,20 +9,23 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use pulp::Simd;
 
-/// A function whose body is compiled for each instruction set and dispatched on the processor's own.
+use crate::element::Element;
+
+/// A function whose body is compiled for each instruction set and dispatched on the processor's own. Type parameters are
+/// [`Element`](crate::element::Element)s.
 macro_rules! kernel {
     (@output) => { () };
     (@output $output:ty) => { $output };
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime, $S:ident>(
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime, $S:ident $(, $T:ident)*>(
         $simd:ident $(, $arg:ident: $type:ty)* $(,)?
     ) $(-> $output:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name<$life>($($arg: $type),*) $(-> $output)? {
-            struct Kernel<$life> {
+        $vis fn $name<$life, $($T: $crate::element::Element),*>($($arg: $type),*) $(-> $output)? {
+            struct Kernel<$life, $($T),*> {
                 $($arg: $type,)*
-                life: std::marker::PhantomData<&$life ()>,
+                life: std::marker::PhantomData<(&$life (), $($T),*)>,
             }
-            impl<$life> pulp::WithSimd for Kernel<$life> {
+            impl<$life, $($T: $crate::element::Element),*> pulp::WithSimd for Kernel<$life, $($T),*> {
                 type Output = kernel!(@output $($output)?);
                 #[inline(always)]
                 fn with_simd<$S: pulp::Simd>(self, $simd: $S) -> Self::Output {
@@ -82,21 +86,13 @@ impl<S: Simd> Lanes<S> {
 
     /// Elements `i .. i + w`; 0 in the other lanes.
     #[inline(always)]
-    pub(crate) fn load(simd: S, x: &[Cell<f32>], i: usize, w: usize) -> Self {
-        let x = &x[i..i + w];
-        let start = x.as_ptr().cast::<f32>();
-        let v = match w == S::F32_LANES {
-            // SAFETY: as many elements as lanes; a vector is plain data.
-            true => unsafe { start.cast::<S::f32s>().read_unaligned() },
-            // SAFETY: only the first `w` are read.
-            false => unsafe { simd.mask_load_ptr_f32s(simd.mask_between_m32s(0, w as u32), start) },
-        };
-        Self { simd, v }
+    pub(crate) fn load<T: Element>(simd: S, x: &[Cell<T>], i: usize, w: usize) -> Self {
+        Self { simd, v: T::load(simd, &x[i..i + w], w) }
     }
 
     /// Elements `i .. i + w`; `fill` in the other lanes.
     #[inline(always)]
-    pub(crate) fn load_or(simd: S, x: &[Cell<f32>], i: usize, w: usize, fill: f32) -> Self {
+    pub(crate) fn load_or<T: Element>(simd: S, x: &[Cell<T>], i: usize, w: usize, fill: f32) -> Self {
         let loaded = Self::load(simd, x, i, w);
         match w == S::F32_LANES {
             true => loaded,
@@ -109,17 +105,14 @@ impl<S: Simd> Lanes<S> {
 
     /// Writes elements `i .. i + w`.
     #[inline(always)]
-    pub(crate) fn store(self, x: &[Cell<f32>], i: usize, w: usize) {
-        let start = x[i..i + w].as_ptr().cast::<f32>().cast_mut();
-        match w == S::F32_LANES {
-            // SAFETY: as many elements as lanes, in cells.
-            true => unsafe { start.cast::<S::f32s>().write_unaligned(self.v) },
-            false => {
-                let inside = self.simd.mask_between_m32s(0, w as u32);
-                // SAFETY: only the first `w` are written, in cells.
-                unsafe { self.simd.mask_store_ptr_f32s(inside, start, self.v) }
-            }
-        }
+    pub(crate) fn store<T: Element>(self, x: &[Cell<T>], i: usize, w: usize) {
+        T::store(self.simd, self.v, &x[i..i + w], w);
+    }
+
+    /// What is read back where it is stored as that type.
+    #[inline(always)]
+    pub(crate) fn rounded<T: Element>(self) -> Self {
+        Self { v: T::round(self.simd, self.v), ..self }
     }
 
     /// `self b + c`, rounded once where the processor can.

@@ -12,6 +12,7 @@ use pulp::Simd;
 
 use super::dropout::{FACTORS, Mask, factors};
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::micro::{COLUMNS, Edge, Matrix, TILE, product};
 use crate::operand::Floats;
@@ -48,30 +49,36 @@ impl Head {
 
     /// `to[j, i] = from[i, j]`: `[s, d]` in `qkv` to `[d, s_padded]`.
     #[inline(always)]
-    pub(crate) fn pack_transposed(&self, from: &[Cell<f32>], to: &[Cell<f32>]) {
+    pub(crate) fn pack_transposed<T: Element>(&self, from: &[Cell<T>], to: &[Cell<f32>]) {
         /// Tokens at a time: few enough that what is read stays in the cache, enough to write half a line.
         const TOKENS: usize = 8;
         let whole = self.s / TOKENS * TOKENS;
         for i in (0..whole).step_by(TOKENS) {
-            let tokens: [&[Cell<f32>]; TOKENS] =
+            let tokens: [&[Cell<T>]; TOKENS] =
                 std::array::from_fn(|t| &from[(i + t) * self.qkv_stride..][..self.d]);
             for (j, to) in to.chunks_exact(self.s_padded).enumerate() {
                 let to = &to[i..i + TOKENS];
                 for (to, token) in to.iter().zip(&tokens) {
-                    to.set(token[j].get());
+                    to.set(token[j].get().widen());
                 }
             }
         }
         for (j, to) in to.chunks_exact(self.s_padded).enumerate() {
             for (i, to) in to.iter().enumerate().skip(whole) {
-                to.set(if i < self.s { from[i * self.qkv_stride + j].get() } else { 0.0 });
+                to.set(if i < self.s { from[i * self.qkv_stride + j].get().widen() } else { 0.0 });
             }
         }
     }
 
     /// `to[i, j] = from[i, j]`: rows of `d`, `stride` apart, to rows of `d_padded`.
     #[inline(always)]
-    pub(crate) fn pack_rows<S: Simd>(&self, simd: S, from: &[Cell<f32>], stride: usize, to: &[Cell<f32>]) {
+    pub(crate) fn pack_rows<S: Simd, T: Element>(
+        &self,
+        simd: S,
+        from: &[Cell<T>],
+        stride: usize,
+        to: &[Cell<f32>],
+    ) {
         for (i, to) in to.chunks_exact(self.d_padded).enumerate() {
             copy_row(simd, &from[i * stride..], to, self.d);
             to[self.d..].iter().for_each(|to| to.set(0.0));
@@ -79,9 +86,9 @@ impl Head {
     }
 }
 
-/// `to[j] = from[j]` for `j < n`.
+/// `to[j] = from[j]`, rounded to its type, for `j < n`.
 #[inline(always)]
-pub(crate) fn copy_row<S: Simd>(simd: S, from: &[Cell<f32>], to: &[Cell<f32>], n: usize) {
+pub(crate) fn copy_row<S: Simd, T: Element, U: Element>(simd: S, from: &[Cell<T>], to: &[Cell<U>], n: usize) {
     lanes!(S, n, |j, w| {
         Lanes::load(simd, from, j, w).store(to, j, w);
     });
@@ -120,7 +127,7 @@ pub(crate) fn carve<'a>(scratch: &mut &'a [Cell<f32>], n: usize) -> &'a [Cell<f3
 
 /// What a thread needs for a head.
 fn scratch_len(head: &Head) -> usize {
-    head.d * head.s_padded + (head.s + TILE) * head.d_padded + (TILE + 1) * head.s_padded
+    head.d * head.s_padded + (head.s + 2 * TILE) * head.d_padded + (TILE + 1) * head.s_padded
 }
 
 pub(crate) fn attention_workspace(threads: &Threads, dims: AttentionDims) -> usize {
@@ -129,11 +136,11 @@ pub(crate) fn attention_workspace(threads: &Threads, dims: AttentionDims) -> usi
 
 kernel! {
     /// `qkv` begins at the head's first query, `out` at its first output; `lse` is the head's.
-    fn forward_head<'a, S>(
+    fn forward_head<'a, S, T>(
         simd,
         head: Head,
-        qkv: &'a [Cell<f32>],
-        out: &'a [Cell<f32>],
+        qkv: &'a [Cell<T>],
+        out: &'a [Cell<T>],
         lse: &'a [Cell<f32>],
         dropout: Option<HeadDropout>,
         scratch: &'a [Cell<f32>],
@@ -142,6 +149,7 @@ kernel! {
         let mut scratch = scratch;
         let keys = carve(&mut scratch, d * s_padded);
         let values = carve(&mut scratch, s * d_padded);
+        let queries = carve(&mut scratch, TILE * d_padded);
         let outputs = carve(&mut scratch, TILE * d_padded);
         let scores = carve(&mut scratch, TILE * s_padded);
         let kept = carve(&mut scratch, s_padded);
@@ -151,10 +159,11 @@ kernel! {
         for first in (0..s).step_by(TILE) {
             let rows = TILE.min(s - first);
             let seen = first + rows;
-            let queries = Matrix::rows(&qkv[first * qkv_stride..], qkv_stride);
+            head.pack_rows(simd, &qkv[first * qkv_stride..], qkv_stride, &queries[..rows * d_padded]);
+            let queries = Matrix::rows(queries, d_padded);
             let keys = Matrix::rows(keys, s_padded);
             let to = Matrix::rows(scores, s_padded);
-product(simd, [rows, seen, d], queries, keys, to, false, Edge::Straight);
+            product(simd, [rows, seen, d], queries, keys, to, false, Edge::Straight);
             let mut inverse = [0.0; TILE];
             for (i, inverse) in inverse[..rows].iter_mut().enumerate() {
                 let q = first + i;
@@ -184,7 +193,7 @@ product(simd, [rows, seen, d], queries, keys, to, false, Edge::Straight);
             let probabilities = Matrix::rows(scores, s_padded);
             let values = Matrix::rows(values, d_padded);
             let to = Matrix::rows(outputs, d_padded);
-product(simd, [rows, d, seen], probabilities, values, to, false, Edge::Last);
+            product(simd, [rows, d, seen], probabilities, values, to, false, Edge::Last);
             for (i, inverse) in inverse[..rows].iter().enumerate() {
                 let inverse = Lanes::splat(simd, *inverse);
                 let (from, to) = (&outputs[i * d_padded..], &out[(first + i) * out_stride..]);
@@ -194,13 +203,13 @@ product(simd, [rows, d, seen], probabilities, values, to, false, Edge::Last);
     }
 }
 
-pub(crate) fn attention(threads: &Threads, args: Attention<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn attention<T: Element>(threads: &Threads, args: Attention<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "attention";
     let dims = args.check()?;
     let AttentionDims { b, s, a, d } = dims;
     let head = Head::new(dims, args.scale);
     let (qkv, out, lse) =
-        (Floats::new(OP, args.qkv)?, Floats::new(OP, args.out)?, Floats::new(OP, args.lse)?);
+        (Floats::<T>::new(OP, args.qkv)?, Floats::<T>::new(OP, args.out)?, Floats::new(OP, args.lse)?);
     let scratch = Floats::workspace(OP, args.workspace, attention_workspace(threads, dims))?;
     if s == 0 {
         return Ok(());

@@ -10,6 +10,7 @@ use backend::ops::{AttentionBackward, AttentionDims};
 
 use super::attention::{Head, HeadDropout, carve, copy_row};
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::micro::{Edge, Matrix, TILE, product};
 use crate::operand::Floats;
@@ -30,18 +31,18 @@ pub(crate) fn attention_backward_workspace(threads: &Threads, dims: AttentionDim
 }
 
 /// A head's operands: `qkv` and `dqkv` begin at its first query, `out` and `dout` at its first output.
-struct Operands<'a> {
-    qkv: &'a [Cell<f32>],
-    out: &'a [Cell<f32>],
+struct Operands<'a, T> {
+    qkv: &'a [Cell<T>],
+    out: &'a [Cell<T>],
     lse: &'a [Cell<f32>],
-    dout: &'a [Cell<f32>],
-    dqkv: &'a [Cell<f32>],
+    dout: &'a [Cell<T>],
+    dqkv: &'a [Cell<T>],
     dropout: Option<HeadDropout>,
     scratch: &'a [Cell<f32>],
 }
 
 kernel! {
-    fn backward_head<'a, S>(simd, head: Head, operands: Operands<'a>) {
+    fn backward_head<'a, S, T>(simd, head: Head, operands: Operands<'a, T>) {
         let Head { s, s_padded, d, d_padded, qkv_stride, out_stride, scale } = head;
         let Operands { qkv, out, lse, dout, dqkv, dropout, mut scratch } = operands;
         let keys_transposed = carve(&mut scratch, d * s_padded);
@@ -141,14 +142,17 @@ kernel! {
     }
 }
 
-pub(crate) fn attention_backward(threads: &Threads, args: AttentionBackward<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn attention_backward<T: Element>(
+    threads: &Threads,
+    args: AttentionBackward<'_, CpuBuffer>,
+) -> Result<()> {
     const OP: &str = "attention_backward";
     let dims = args.check()?;
     let AttentionDims { b, s, a, d } = dims;
     let head = Head::new(dims, args.scale);
     let (qkv, out, lse) =
-        (Floats::new(OP, args.qkv)?, Floats::new(OP, args.out)?, Floats::new(OP, args.lse)?);
-    let (dout, dqkv) = (Floats::new(OP, args.dout)?, Floats::new(OP, args.dqkv)?);
+        (Floats::<T>::new(OP, args.qkv)?, Floats::<T>::new(OP, args.out)?, Floats::new(OP, args.lse)?);
+    let (dout, dqkv) = (Floats::<T>::new(OP, args.dout)?, Floats::<T>::new(OP, args.dqkv)?);
     let scratch = Floats::workspace(OP, args.workspace, attention_backward_workspace(threads, dims))?;
     if s == 0 {
         return Ok(());

@@ -7,13 +7,14 @@ use backend::ops::{BiasAdd, BiasBackward};
 
 use super::row_grain;
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
 
 kernel! {
     /// For each row of `x`: `x += bias`.
-    pub(crate) fn bias_rows<'a, S>(simd, x: &'a [Cell<f32>], bias: &'a [Cell<f32>]) {
+    pub(crate) fn bias_rows<'a, S, T>(simd, x: &'a [Cell<T>], bias: &'a [Cell<T>]) {
         for x in x.chunks_exact(bias.len()) {
             lanes!(S, bias.len(), |i, w| {
                 (Lanes::load(simd, x, i, w) + Lanes::load(simd, bias, i, w)).store(x, i, w);
@@ -22,9 +23,9 @@ kernel! {
     }
 }
 
-pub(crate) fn bias_add(threads: &Threads, args: BiasAdd<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn bias_add<T: Element>(threads: &Threads, args: BiasAdd<'_, CpuBuffer>) -> Result<()> {
     let [t, n] = args.check()?;
-    let (x, bias) = (Floats::new("bias_add", args.x)?, Floats::new("bias_add", args.bias)?);
+    let (x, bias) = (Floats::<T>::new("bias_add", args.x)?, Floats::<T>::new("bias_add", args.bias)?);
     if n == 0 {
         return Ok(());
     }
@@ -46,7 +47,7 @@ pub(crate) fn bias_backward_workspace(t: usize, n: usize) -> usize {
 
 kernel! {
     /// `sums = sum over rows of x`, or added to what it holds.
-    pub(crate) fn sum_rows<'a, S>(simd, x: &'a [Cell<f32>], sums: &'a [Cell<f32>], accumulate: bool) {
+    pub(crate) fn sum_rows<'a, S, T>(simd, x: &'a [Cell<T>], sums: &'a [Cell<f32>], accumulate: bool) {
         let n = sums.len();
         // Columns go four vectors at a time, their sums in registers.
         let wide = 4 * S::F32_LANES;
@@ -76,10 +77,10 @@ kernel! {
     }
 }
 
-pub(crate) fn bias_backward(threads: &Threads, args: BiasBackward<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn bias_backward<T: Element>(threads: &Threads, args: BiasBackward<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "bias_backward";
     let [t, n] = args.check()?;
-    let (dy, dbias) = (Floats::new(OP, args.dy)?, Floats::new(OP, args.dbias)?);
+    let (dy, dbias) = (Floats::<T>::new(OP, args.dy)?, Floats::new(OP, args.dbias)?);
     let partial = Floats::workspace(OP, args.workspace, bias_backward_workspace(t, n))?;
     if n == 0 {
         return Ok(());

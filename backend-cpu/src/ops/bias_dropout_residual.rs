@@ -8,17 +8,18 @@ use backend::ops::BiasDropoutResidual;
 use super::dropout::{FACTORS, Mask, factors};
 use super::row_grain;
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
 
 kernel! {
-    fn rows<'a, S>(
+    fn rows<'a, S, T>(
         simd,
-        x: &'a [Cell<f32>],
-        bias: &'a [Cell<f32>],
-        residual: &'a [Cell<f32>],
-        y: &'a [Cell<f32>],
+        x: &'a [Cell<T>],
+        bias: &'a [Cell<T>],
+        residual: &'a [Cell<T>],
+        y: &'a [Cell<T>],
     ) {
         let h = bias.len();
         for ((x, residual), y) in x.chunks_exact(h).zip(residual.chunks_exact(h)).zip(y.chunks_exact(h)) {
@@ -31,12 +32,12 @@ kernel! {
 }
 
 kernel! {
-    fn rows_dropped<'a, S>(
+    fn rows_dropped<'a, S, T>(
         simd,
-        x: &'a [Cell<f32>],
-        bias: &'a [Cell<f32>],
-        residual: &'a [Cell<f32>],
-        y: &'a [Cell<f32>],
+        x: &'a [Cell<T>],
+        bias: &'a [Cell<T>],
+        residual: &'a [Cell<T>],
+        y: &'a [Cell<T>],
         mask: Mask,
         first: u64,
     ) {
@@ -57,14 +58,14 @@ kernel! {
     }
 }
 
-pub(crate) fn bias_dropout_residual(
+pub(crate) fn bias_dropout_residual<T: Element>(
     threads: &Threads,
     args: BiasDropoutResidual<'_, CpuBuffer>,
 ) -> Result<()> {
     const OP: &str = "bias_dropout_residual";
     let [t, h] = args.check()?;
-    let (x, bias) = (Floats::new(OP, args.x)?, Floats::new(OP, args.bias)?);
-    let (residual, y) = (Floats::new(OP, args.residual)?, Floats::new(OP, args.y)?);
+    let (x, bias) = (Floats::<T>::new(OP, args.x)?, Floats::<T>::new(OP, args.bias)?);
+    let (residual, y) = (Floats::<T>::new(OP, args.residual)?, Floats::<T>::new(OP, args.y)?);
     if h == 0 {
         return Ok(());
     }

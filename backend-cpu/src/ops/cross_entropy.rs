@@ -7,6 +7,7 @@ use backend::ops::{CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, Cros
 
 use super::{GRAIN, row_grain};
 use crate::CpuBuffer;
+use crate::element::{Element, by_dtype};
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::{Floats, tokens};
 use crate::threads::Threads;
@@ -17,7 +18,7 @@ fn column_of(target: u32, first_column: usize, v: usize) -> Option<usize> {
 }
 
 kernel! {
-    fn row_max<'a, S>(simd, x: &'a [Cell<f32>]) -> f32 {
+    fn row_max<'a, S, T>(simd, x: &'a [Cell<T>]) -> f32 {
         let mut max = Lanes::splat(simd, f32::NEG_INFINITY);
         // A NaN is not larger than anything: it is kept apart.
         let mut not_nan = max;
@@ -30,10 +31,10 @@ kernel! {
     }
 }
 
-pub(crate) fn max(threads: &Threads, args: CrossEntropyMax<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn max<T: Element>(threads: &Threads, args: CrossEntropyMax<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "cross_entropy_max";
     let [t, v] = args.check()?;
-    let (logits, max) = (Floats::new(OP, args.logits)?, Floats::new(OP, args.max)?);
+    let (logits, max) = (Floats::<T>::new(OP, args.logits)?, Floats::new(OP, args.max)?);
     threads.pieces(t, row_grain(v), |rows| {
         // SAFETY: the operands are apart; each row is its own task's.
         let maxima = unsafe { max.cells(rows.clone()) };
@@ -46,7 +47,7 @@ pub(crate) fn max(threads: &Threads, args: CrossEntropyMax<'_, CpuBuffer>) -> Re
 }
 
 kernel! {
-    fn row_sum_exp<'a, S>(simd, x: &'a [Cell<f32>], max: f32) -> f32 {
+    fn row_sum_exp<'a, S, T>(simd, x: &'a [Cell<T>], max: f32) -> f32 {
         let max = Lanes::splat(simd, max);
         let mut sum = Lanes::splat(simd, 0.0);
         lanes!(S, x.len(), |i, w| {
@@ -56,10 +57,10 @@ kernel! {
     }
 }
 
-pub(crate) fn sums(threads: &Threads, args: CrossEntropySums<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn sums<T: Element>(threads: &Threads, args: CrossEntropySums<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "cross_entropy_sums";
     let [t, v] = args.check()?;
-    let (logits, max) = (Floats::new(OP, args.logits)?, Floats::new(OP, args.max)?);
+    let (logits, max) = (Floats::<T>::new(OP, args.logits)?, Floats::new(OP, args.max)?);
     let (sum_exp, target) = (Floats::new(OP, args.sum_exp)?, Floats::new(OP, args.target)?);
     let targets = tokens(args.targets);
     threads.pieces(t, row_grain(v), |rows| {
@@ -75,7 +76,7 @@ pub(crate) fn sums(threads: &Threads, args: CrossEntropySums<'_, CpuBuffer>) -> 
             };
             sum_exp.set(row_sum_exp(logits, max));
             let column = column_of(targets[t], args.first_column, v);
-            target.set(column.map_or(0.0, |column| logits[column].get() - max));
+            target.set(column.map_or(0.0, |column| logits[column].get().widen() - max));
         }
     });
     Ok(())
@@ -84,7 +85,7 @@ pub(crate) fn sums(threads: &Threads, args: CrossEntropySums<'_, CpuBuffer>) -> 
 pub(crate) fn loss(threads: &Threads, args: CrossEntropyLoss<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "cross_entropy_loss";
     let t = args.check()?;
-    let (sum_exp, target) = (Floats::new(OP, args.sum_exp)?, Floats::new(OP, args.target)?);
+    let (sum_exp, target) = (Floats::<f32>::new(OP, args.sum_exp)?, Floats::<f32>::new(OP, args.target)?);
     let loss = Floats::new(OP, args.loss)?;
     threads.pieces(t, GRAIN, |rows| {
         // SAFETY: the operands are apart; each row is its own task's.
@@ -98,20 +99,41 @@ pub(crate) fn loss(threads: &Threads, args: CrossEntropyLoss<'_, CpuBuffer>) -> 
 }
 
 kernel! {
-    /// `dx = scale / sum_exp exp(x - max)`.
-    fn row_softmax<'a, S>(simd, x: &'a [Cell<f32>], max: f32, factor: f32, dx: &'a [Cell<f32>]) {
+    /// `dx = factor exp(x - max)`, less `scale` in the target's column.
+    fn row_gradient<'a, S, T, U>(
+        simd,
+        x: &'a [Cell<T>],
+        max: f32,
+        factor: f32,
+        target: Option<usize>,
+        scale: f32,
+        dx: &'a [Cell<U>],
+    ) {
         let (max, factor) = (Lanes::splat(simd, max), Lanes::splat(simd, factor));
+        // Before dx, which may be x, is written.
+        let hit = target.map(|column| (column, Lanes::splat(simd, x[column].get().widen())));
         lanes!(S, dx.len(), |i, w| {
             ((Lanes::load(simd, x, i, w) - max).exp() * factor).store(dx, i, w);
         });
+        if let Some((column, x)) = hit {
+            ((x - max).exp() * factor - x.like(scale)).store(dx, column, 1);
+        }
     }
 }
 
 pub(crate) fn backward(threads: &Threads, args: CrossEntropyBackward<'_, CpuBuffer>) -> Result<()> {
+    args.check()?;
+    by_dtype!(args.logits.dtype(), T => by_dtype!(args.dlogits.dtype(), U => backward_of::<T, U>(threads, args)))
+}
+
+fn backward_of<T: Element, U: Element>(
+    threads: &Threads,
+    args: CrossEntropyBackward<'_, CpuBuffer>,
+) -> Result<()> {
     const OP: &str = "cross_entropy_backward";
     let [t, v] = args.check()?;
-    let (logits, dlogits) = (Floats::new(OP, args.logits)?, Floats::new(OP, args.dlogits)?);
-    let (max, sum_exp) = (Floats::new(OP, args.max)?, Floats::new(OP, args.sum_exp)?);
+    let (logits, dlogits) = (Floats::<T>::new(OP, args.logits)?, Floats::<U>::new(OP, args.dlogits)?);
+    let (max, sum_exp) = (Floats::new(OP, args.max)?, Floats::<f32>::new(OP, args.sum_exp)?);
     let targets = tokens(args.targets);
     threads.pieces(t, row_grain(v), |rows| {
         for t in rows {
@@ -125,10 +147,8 @@ pub(crate) fn backward(threads: &Threads, args: CrossEntropyBackward<'_, CpuBuff
                     sum_exp.cells(t..t + 1)[0].get(),
                 )
             };
-            row_softmax(logits, max, args.scale / sum_exp, dlogits);
-            if let Some(column) = column_of(targets[t], args.first_column, v) {
-                dlogits[column].set(dlogits[column].get() - args.scale);
-            }
+            let target = column_of(targets[t], args.first_column, v);
+            row_gradient(logits, max, args.scale / sum_exp, target, args.scale, dlogits);
         }
     });
     Ok(())

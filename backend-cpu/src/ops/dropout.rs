@@ -8,6 +8,7 @@ use backend::philox::{Stream, drop_below};
 
 use super::GRAIN;
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
@@ -50,7 +51,7 @@ pub(crate) fn factors(mask: Mask, first: u64, factors: &[Cell<f32>]) {
 }
 
 kernel! {
-    fn dropout_all<'a, S>(simd, x: &'a [Cell<f32>], y: &'a [Cell<f32>], mask: Mask, first: u64) {
+    fn dropout_all<'a, S, T>(simd, x: &'a [Cell<T>], y: &'a [Cell<T>], mask: Mask, first: u64) {
         let mut buffer = [0.0; FACTORS];
         let buffer = Cell::from_mut(&mut buffer[..]).as_slice_of_cells();
         for (k, (x, y)) in x.chunks(FACTORS).zip(y.chunks(FACTORS)).enumerate() {
@@ -62,9 +63,9 @@ kernel! {
     }
 }
 
-pub(crate) fn dropout(threads: &Threads, args: Dropout<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn dropout<T: Element>(threads: &Threads, args: Dropout<'_, CpuBuffer>) -> Result<()> {
     let n = args.check()?;
-    let (x, y) = (Floats::new("dropout", args.x)?, Floats::new("dropout", args.y)?);
+    let (x, y) = (Floats::<T>::new("dropout", args.x)?, Floats::<T>::new("dropout", args.y)?);
     let mask = Mask::new(&args.mask);
     threads.pieces(n, GRAIN, |piece| {
         let first = args.mask.first + piece.start as u64;

@@ -3,17 +3,19 @@
 use std::cell::Cell;
 
 use backend::ops::{Add, Cast, check_copy, check_float, check_reduce};
-use backend::{DType, ReduceOp, Result, View};
+use backend::{ReduceOp, Result, View};
 
 use super::GRAIN;
 use crate::CpuBuffer;
+use crate::element::{Element, by_dtype};
 use crate::lanes::{Lanes, kernel, lanes};
-use crate::operand::Floats;
+use crate::operand::{Floats, bytes};
 use crate::threads::Threads;
 
-pub(crate) fn fill(threads: &Threads, x: View<'_, CpuBuffer>, value: f32) -> Result<()> {
+pub(crate) fn fill<T: Element>(threads: &Threads, x: View<'_, CpuBuffer>, value: f32) -> Result<()> {
     let n = check_float("fill", x)?;
-    let x = Floats::new("fill", x)?;
+    let x = Floats::<T>::new("fill", x)?;
+    let value = T::narrow(value);
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: each piece is its own task's.
         unsafe { x.cells(piece) }.iter().for_each(|x| x.set(value));
@@ -22,46 +24,48 @@ pub(crate) fn fill(threads: &Threads, x: View<'_, CpuBuffer>, value: f32) -> Res
 }
 
 pub(crate) fn copy(threads: &Threads, src: View<'_, CpuBuffer>, dst: View<'_, CpuBuffer>) -> Result<()> {
-    let n = check_copy(src, dst)?;
-    if src.dtype() == DType::F32 {
-        let (src, dst) = (Floats::new("copy", src)?, Floats::new("copy", dst)?);
-        threads.pieces(n, GRAIN, |piece| {
-            // SAFETY: the views are apart and in bounds; each piece is its own task's.
-            unsafe {
-                src.start()
-                    .add(piece.start)
-                    .copy_to_nonoverlapping(dst.start().add(piece.start), piece.len());
-            }
-        });
-        return Ok(());
-    }
-    let start = |view: View<'_, CpuBuffer>| view.buffer().start().wrapping_add(view.byte_range().start);
-    // SAFETY: the views are apart, in bounds and of one length.
-    unsafe { start(src).copy_to_nonoverlapping(start(dst), src.bytes()) };
-    Ok(())
-}
-
-pub(crate) fn cast(threads: &Threads, args: Cast<'_, CpuBuffer>) -> Result<()> {
-    let n = args.check()?;
-    let (src, dst) = (Floats::new("cast", args.src)?, Floats::new("cast", args.dst)?);
-    threads.pieces(n, GRAIN, |piece| {
-        // SAFETY: the views are apart; each piece is its own task's.
-        let (src, dst) = unsafe { (src.cells(piece.clone()), dst.cells(piece)) };
-        dst.iter().zip(src).for_each(|(dst, src)| dst.set(src.get()));
+    check_copy(src, dst)?;
+    let (src, dst) = (bytes(src), bytes(dst));
+    threads.pieces(src.len(), 4 * GRAIN, |piece| {
+        // SAFETY: the views are apart and of one length; each piece is its own task's.
+        unsafe {
+            src.start().add(piece.start).copy_to_nonoverlapping(dst.start().add(piece.start), piece.len());
+        }
     });
     Ok(())
 }
 
 kernel! {
-    fn scale_all<'a, S>(simd, x: &'a [Cell<f32>], alpha: f32) {
+    fn cast_all<'a, S, T, U>(simd, src: &'a [Cell<T>], dst: &'a [Cell<U>]) {
+        lanes!(S, dst.len(), |i, w| { Lanes::load(simd, src, i, w).store(dst, i, w); });
+    }
+}
+
+pub(crate) fn cast(threads: &Threads, args: Cast<'_, CpuBuffer>) -> Result<()> {
+    args.check()?;
+    by_dtype!(args.src.dtype(), T => by_dtype!(args.dst.dtype(), U => cast_from_to::<T, U>(threads, args)))
+}
+
+fn cast_from_to<T: Element, U: Element>(threads: &Threads, args: Cast<'_, CpuBuffer>) -> Result<()> {
+    let (src, dst) = (Floats::<T>::new("cast", args.src)?, Floats::<U>::new("cast", args.dst)?);
+    threads.pieces(src.len(), GRAIN, |piece| {
+        // SAFETY: the views are apart; each piece is its own task's.
+        let (src, dst) = unsafe { (src.cells(piece.clone()), dst.cells(piece)) };
+        cast_all(src, dst);
+    });
+    Ok(())
+}
+
+kernel! {
+    fn scale_all<'a, S, T>(simd, x: &'a [Cell<T>], alpha: f32) {
         let alpha = Lanes::splat(simd, alpha);
         lanes!(S, x.len(), |i, w| { (Lanes::load(simd, x, i, w) * alpha).store(x, i, w); });
     }
 }
 
-pub(crate) fn scale(threads: &Threads, x: View<'_, CpuBuffer>, alpha: f32) -> Result<()> {
+pub(crate) fn scale<T: Element>(threads: &Threads, x: View<'_, CpuBuffer>, alpha: f32) -> Result<()> {
     let n = check_float("scale", x)?;
-    let x = Floats::new("scale", x)?;
+    let x = Floats::<T>::new("scale", x)?;
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: each piece is its own task's.
         scale_all(unsafe { x.cells(piece) }, alpha);
@@ -70,7 +74,7 @@ pub(crate) fn scale(threads: &Threads, x: View<'_, CpuBuffer>, alpha: f32) -> Re
 }
 
 kernel! {
-    fn add_all<'a, S>(simd, x: &'a [Cell<f32>], y: &'a [Cell<f32>], alpha: f32) {
+    fn add_all<'a, S, T>(simd, x: &'a [Cell<T>], y: &'a [Cell<T>], alpha: f32) {
         let alpha = Lanes::splat(simd, alpha);
         lanes!(S, y.len(), |i, w| {
             Lanes::load(simd, x, i, w).mul_add(alpha, Lanes::load(simd, y, i, w)).store(y, i, w);
@@ -78,9 +82,9 @@ kernel! {
     }
 }
 
-pub(crate) fn add(threads: &Threads, args: Add<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn add<T: Element>(threads: &Threads, args: Add<'_, CpuBuffer>) -> Result<()> {
     let n = args.check()?;
-    let (x, y) = (Floats::new("add", args.x)?, Floats::new("add", args.y)?);
+    let (x, y) = (Floats::<T>::new("add", args.x)?, Floats::<T>::new("add", args.y)?);
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: x and y are apart; each piece is its own task's.
         let (x, y) = unsafe { (x.cells(piece.clone()), y.cells(piece)) };
@@ -95,7 +99,7 @@ const DEPTH: usize = 32;
 kernel! {
     /// The tree, as a stack of sums of 2^k inputs each, the larger below: what arrives is combined with the sums of its own size, and in the end the
     /// sums that are left with each other, the smallest first.
-    fn reduce_all<'a, S>(simd, op: ReduceOp, inputs: &'a [&'a [Cell<f32>]], outputs: &'a [&'a [Cell<f32>]]) {
+    fn reduce_all<'a, S, T>(simd, op: ReduceOp, inputs: &'a [&'a [Cell<T>]], outputs: &'a [&'a [Cell<T>]]) {
         let Some(first) = inputs.first() else { return };
         let combine = |left: Lanes<S>, right: Lanes<S>| match op {
             ReduceOp::Sum => left + right,
@@ -124,19 +128,19 @@ kernel! {
     }
 }
 
-pub(crate) fn reduce<'a>(
+pub(crate) fn reduce<'a, T: Element>(
     threads: &Threads,
     op: ReduceOp,
     inputs: &[View<'a, CpuBuffer>],
     outputs: &[View<'a, CpuBuffer>],
 ) -> Result<()> {
     let n = check_reduce(inputs, outputs)?;
-    let inputs = inputs.iter().map(|view| Floats::new("reduce", *view)).collect::<Result<Vec<_>>>()?;
-    let outputs = outputs.iter().map(|view| Floats::new("reduce", *view)).collect::<Result<Vec<_>>>()?;
+    let inputs = inputs.iter().map(|view| Floats::<T>::new("reduce", *view)).collect::<Result<Vec<_>>>()?;
+    let outputs = outputs.iter().map(|view| Floats::<T>::new("reduce", *view)).collect::<Result<Vec<_>>>()?;
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: each piece is its own task's, of every view: an output that overlaps an input is that input. The caller of a reduction keeps the other
         // ranks whose memory it is waiting.
-        let cells = |view: &Floats<'a>| unsafe { view.cells(piece.clone()) };
+        let cells = |view: &Floats<'a, T>| unsafe { view.cells(piece.clone()) };
         let inputs: Vec<_> = inputs.iter().map(cells).collect();
         let outputs: Vec<_> = outputs.iter().map(cells).collect();
         reduce_all(op, &inputs, &outputs);

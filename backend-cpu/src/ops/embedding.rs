@@ -7,6 +7,7 @@ use backend::ops::{Embedding, EmbeddingBackward};
 
 use super::row_grain;
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::{Floats, tokens};
 use crate::threads::Threads;
@@ -16,9 +17,9 @@ fn row_of(token: u32, first_row: usize, v: usize) -> Option<usize> {
     (token as usize).checked_sub(first_row).filter(|row| *row < v)
 }
 
-pub(crate) fn embedding(threads: &Threads, args: Embedding<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn embedding<T: Element>(threads: &Threads, args: Embedding<'_, CpuBuffer>) -> Result<()> {
     let [t, v, h] = args.check()?;
-    let (table, y) = (Floats::new("embedding", args.table)?, Floats::new("embedding", args.y)?);
+    let (table, y) = (Floats::<T>::new("embedding", args.table)?, Floats::<T>::new("embedding", args.y)?);
     let tokens = tokens(args.tokens);
     threads.pieces(t, row_grain(h), |rows| {
         for t in rows {
@@ -30,7 +31,7 @@ pub(crate) fn embedding(threads: &Threads, args: Embedding<'_, CpuBuffer>) -> Re
                     let row = unsafe { table.cells(row * h..(row + 1) * h) };
                     y.iter().zip(row).for_each(|(y, x)| y.set(x.get()));
                 }
-                None => y.iter().for_each(|y| y.set(0.0)),
+                None => y.iter().for_each(|y| y.set(T::default())),
             }
         }
     });
@@ -38,7 +39,7 @@ pub(crate) fn embedding(threads: &Threads, args: Embedding<'_, CpuBuffer>) -> Re
 }
 
 kernel! {
-    fn add_row<'a, S>(simd, x: &'a [Cell<f32>], y: &'a [Cell<f32>]) {
+    fn add_row<'a, S, T>(simd, x: &'a [Cell<T>], y: &'a [Cell<f32>]) {
         lanes!(S, y.len(), |i, w| { (Lanes::load(simd, y, i, w) + Lanes::load(simd, x, i, w)).store(y, i, w); });
     }
 }
@@ -46,10 +47,13 @@ kernel! {
 /// Columns of a task of the backward: each walks all tokens, so that a row's sum keeps their order.
 const COLUMNS: usize = 64;
 
-pub(crate) fn embedding_backward(threads: &Threads, args: EmbeddingBackward<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn embedding_backward<T: Element>(
+    threads: &Threads,
+    args: EmbeddingBackward<'_, CpuBuffer>,
+) -> Result<()> {
     const OP: &str = "embedding_backward";
     let [_, v, h] = args.check()?;
-    let (dy, dtable) = (Floats::new(OP, args.dy)?, Floats::new(OP, args.dtable)?);
+    let (dy, dtable) = (Floats::<T>::new(OP, args.dy)?, Floats::new(OP, args.dtable)?);
     Floats::workspace(OP, args.workspace, 0)?;
     let tokens = tokens(args.tokens);
     threads.pieces(h, COLUMNS, |columns| {

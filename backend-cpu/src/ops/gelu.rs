@@ -10,6 +10,7 @@ use pulp::Simd;
 
 use super::{GRAIN, row_grain};
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
@@ -40,14 +41,14 @@ fn slope_of<S: Simd>(x: Lanes<S>) -> Lanes<S> {
 }
 
 kernel! {
-    fn gelu_all<'a, S>(simd, x: &'a [Cell<f32>], y: &'a [Cell<f32>]) {
+    fn gelu_all<'a, S, T>(simd, x: &'a [Cell<T>], y: &'a [Cell<T>]) {
         lanes!(S, y.len(), |i, w| { gelu_of(Lanes::load(simd, x, i, w)).store(y, i, w); });
     }
 }
 
-pub(crate) fn gelu(threads: &Threads, args: Gelu<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn gelu<T: Element>(threads: &Threads, args: Gelu<'_, CpuBuffer>) -> Result<()> {
     let n = args.check()?;
-    let (x, y) = (Floats::new("gelu", args.x)?, Floats::new("gelu", args.y)?);
+    let (x, y) = (Floats::<T>::new("gelu", args.x)?, Floats::<T>::new("gelu", args.y)?);
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: x is y or apart from it; each piece is its own task's.
         let (x, y) = unsafe { (x.cells(piece.clone()), y.cells(piece)) };
@@ -57,17 +58,18 @@ pub(crate) fn gelu(threads: &Threads, args: Gelu<'_, CpuBuffer>) -> Result<()> {
 }
 
 kernel! {
-    fn gelu_backward_all<'a, S>(simd, x: &'a [Cell<f32>], dy: &'a [Cell<f32>], dx: &'a [Cell<f32>]) {
+    fn gelu_backward_all<'a, S, T>(simd, x: &'a [Cell<T>], dy: &'a [Cell<T>], dx: &'a [Cell<T>]) {
         lanes!(S, dx.len(), |i, w| {
             (slope_of(Lanes::load(simd, x, i, w)) * Lanes::load(simd, dy, i, w)).store(dx, i, w);
         });
     }
 }
 
-pub(crate) fn gelu_backward(threads: &Threads, args: GeluBackward<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn gelu_backward<T: Element>(threads: &Threads, args: GeluBackward<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "gelu_backward";
     let n = args.check()?;
-    let (x, dy, dx) = (Floats::new(OP, args.x)?, Floats::new(OP, args.dy)?, Floats::new(OP, args.dx)?);
+    let (x, dy, dx) =
+        (Floats::<T>::new(OP, args.x)?, Floats::<T>::new(OP, args.dy)?, Floats::<T>::new(OP, args.dx)?);
     threads.pieces(n, GRAIN, |piece| {
         // SAFETY: dx is x, dy or apart from them; each piece is its own task's.
         let (x, dy, dx) = unsafe { (x.cells(piece.clone()), dy.cells(piece.clone()), dx.cells(piece)) };
@@ -78,11 +80,12 @@ pub(crate) fn gelu_backward(threads: &Threads, args: GeluBackward<'_, CpuBuffer>
 
 kernel! {
     /// For each row of `x`: `x += bias`, `y = gelu(x)`.
-    pub(crate) fn bias_gelu_rows<'a, S>(simd, x: &'a [Cell<f32>], bias: &'a [Cell<f32>], y: &'a [Cell<f32>]) {
+    pub(crate) fn bias_gelu_rows<'a, S, T>(simd, x: &'a [Cell<T>], bias: &'a [Cell<T>], y: &'a [Cell<T>]) {
         let n = bias.len();
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact(n)) {
             lanes!(S, n, |i, w| {
-                let pre = Lanes::load(simd, x, i, w) + Lanes::load(simd, bias, i, w);
+                // Of what is kept for the backward, as if it had been read back.
+                let pre = (Lanes::load(simd, x, i, w) + Lanes::load(simd, bias, i, w)).rounded::<T>();
                 pre.store(x, i, w);
                 gelu_of(pre).store(y, i, w);
             });
@@ -90,10 +93,11 @@ kernel! {
     }
 }
 
-pub(crate) fn bias_gelu(threads: &Threads, args: BiasGelu<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn bias_gelu<T: Element>(threads: &Threads, args: BiasGelu<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "bias_gelu";
     let [t, n] = args.check()?;
-    let (x, bias, y) = (Floats::new(OP, args.x)?, Floats::new(OP, args.bias)?, Floats::new(OP, args.y)?);
+    let (x, bias, y) =
+        (Floats::<T>::new(OP, args.x)?, Floats::<T>::new(OP, args.bias)?, Floats::<T>::new(OP, args.y)?);
     if n == 0 {
         return Ok(());
     }

@@ -8,18 +8,19 @@ use backend::ops::{LayerNorm, LayerNormBackward};
 use super::bias::sum_rows;
 use super::row_grain;
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
 
 kernel! {
-    fn forward_rows<'a, S>(
+    fn forward_rows<'a, S, T>(
         simd,
-        x: &'a [Cell<f32>],
-        gamma: &'a [Cell<f32>],
-        beta: &'a [Cell<f32>],
+        x: &'a [Cell<T>],
+        gamma: &'a [Cell<T>],
+        beta: &'a [Cell<T>],
         eps: f32,
-        y: &'a [Cell<f32>],
+        y: &'a [Cell<T>],
         mean: &'a [Cell<f32>],
         rstd: &'a [Cell<f32>],
     ) {
@@ -46,11 +47,11 @@ kernel! {
     }
 }
 
-pub(crate) fn layernorm(threads: &Threads, args: LayerNorm<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn layernorm<T: Element>(threads: &Threads, args: LayerNorm<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "layernorm";
     let [t, h] = args.check()?;
-    let (x, y) = (Floats::new(OP, args.x)?, Floats::new(OP, args.y)?);
-    let (gamma, beta) = (Floats::new(OP, args.gamma)?, Floats::new(OP, args.beta)?);
+    let (x, y) = (Floats::<T>::new(OP, args.x)?, Floats::<T>::new(OP, args.y)?);
+    let (gamma, beta) = (Floats::<T>::new(OP, args.gamma)?, Floats::<T>::new(OP, args.beta)?);
     let (mean, rstd) = (Floats::new(OP, args.mean)?, Floats::new(OP, args.rstd)?);
     threads.pieces(t, row_grain(h), |rows| {
         let range = rows.start * h..rows.end * h;
@@ -79,20 +80,20 @@ pub(crate) fn layernorm_backward_workspace(t: usize, h: usize) -> usize {
 }
 
 /// The rows of one task.
-struct Rows<'a> {
-    x: &'a [Cell<f32>],
-    gamma: &'a [Cell<f32>],
+struct Rows<'a, T> {
+    x: &'a [Cell<T>],
+    gamma: &'a [Cell<T>],
     mean: &'a [Cell<f32>],
     rstd: &'a [Cell<f32>],
-    dy: &'a [Cell<f32>],
-    dx: &'a [Cell<f32>],
+    dy: &'a [Cell<T>],
+    dx: &'a [Cell<T>],
     accumulate: bool,
     /// Its shares of dgamma and dbeta, overwritten.
     shares: &'a [Cell<f32>],
 }
 
 kernel! {
-    fn backward_rows<'a, S>(simd, rows: Rows<'a>) {
+    fn backward_rows<'a, S, T>(simd, rows: Rows<'a, T>) {
         let Rows { x, gamma, mean, rstd, dy, dx, accumulate, shares } = rows;
         let h = gamma.len();
         shares.iter().for_each(|share| share.set(0.0));
@@ -126,12 +127,15 @@ kernel! {
     }
 }
 
-pub(crate) fn layernorm_backward(threads: &Threads, args: LayerNormBackward<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn layernorm_backward<T: Element>(
+    threads: &Threads,
+    args: LayerNormBackward<'_, CpuBuffer>,
+) -> Result<()> {
     const OP: &str = "layernorm_backward";
     let [t, h] = args.check()?;
-    let (x, gamma) = (Floats::new(OP, args.x)?, Floats::new(OP, args.gamma)?);
+    let (x, gamma) = (Floats::<T>::new(OP, args.x)?, Floats::<T>::new(OP, args.gamma)?);
     let (mean, rstd) = (Floats::new(OP, args.mean)?, Floats::new(OP, args.rstd)?);
-    let (dy, dx) = (Floats::new(OP, args.dy)?, Floats::new(OP, args.dx)?);
+    let (dy, dx) = (Floats::<T>::new(OP, args.dy)?, Floats::<T>::new(OP, args.dx)?);
     let (dgamma, dbeta) = (Floats::new(OP, args.dgamma)?, Floats::new(OP, args.dbeta)?);
     let shares = Floats::workspace(OP, args.workspace, layernorm_backward_workspace(t, h))?;
     let tasks = t.div_ceil(ROWS);

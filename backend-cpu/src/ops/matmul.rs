@@ -1,45 +1,43 @@
-//! Matrix products through the `gemm` crate, and their fusions with bias and GELU.
+//! Matrix products, and their fusions with bias and GELU.
 //!
-//! The rows of `c` are shared among the threads, or its columns where it has few rows. A share is so wide that `gemm` cuts the inner
-//! dimension as it does for the whole product, and an element's bits do not depend on the number of threads.
+//! The rows of `c` are shared among the threads, or its columns where it has few rows. Factors of 16 bits are widened a panel at a time, and a result of 16
+//! bits is summed in f32, a tile at a time, and rounded when it is whole: the bits are those of the product of the widened factors.
 
+use std::cell::Cell;
 use std::ops::Range;
 
-use backend::Result;
 use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
+use backend::{DType, Result};
 
 use super::bias::bias_rows;
-use super::gelu::bias_gelu_rows;
+use super::gelu::{bias_gelu_rows, gelu_of};
 use crate::CpuBuffer;
+use crate::element::{Element, by_dtype};
+use crate::gemm::{self, Strided};
+use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
+use crate::panels::{self, Panel, Panels, Source, TILE};
 use crate::threads::Threads;
 
-/// The rows, or columns, of a thread's share are at least about so many: `gemm` has other ways with products of up to 64 by 64, and with vectors.
+/// The rows, or columns, of a thread's share are at least about so many.
 const SHARE: usize = 128;
 
 /// Multiply-adds below which a product is not worth sharing.
 const WORTH_SHARING: usize = 1 << 18;
 
-/// Where the columns of a transposed `a` lie a multiple of this far apart, they share a few lines of the cache while `gemm` packs them, ...
-const FAR: usize = 1024;
-
-/// ... and the inner dimension goes in pieces of this length, which packs less at a time: 7% faster for the gradient of the laptop's embedding.
-const DEPTH: usize = 256;
-
 /// `c = alpha a b + beta c`, strides by rows and columns.
 #[derive(Clone, Copy)]
-struct Product<'a> {
+struct Product<'a, T, U> {
     dims: MatmulDims,
-    a: Floats<'a>,
-    b: Floats<'a>,
-    c: Floats<'a>,
+    a: Floats<'a, T>,
+    b: Floats<'a, T>,
+    c: Floats<'a, U>,
     a_strides: [usize; 2],
     b_strides: [usize; 2],
-    alpha: f32,
-    beta: f32,
+    factors: [f32; 2],
 }
 
-impl<'a> Product<'a> {
+impl<'a, T: Element, U: Element> Product<'a, T, U> {
     fn new(op: &'static str, args: &Matmul<'a, CpuBuffer>, dims: MatmulDims) -> Result<Self> {
         let MatmulDims { m, n, k, .. } = dims;
         Ok(Self {
@@ -49,124 +47,257 @@ impl<'a> Product<'a> {
             c: Floats::new(op, args.c)?,
             a_strides: if args.trans_a { [1, m] } else { [k, 1] },
             b_strides: if args.trans_b { [1, k] } else { [n, 1] },
-            alpha: args.alpha,
-            beta: args.beta,
+            factors: [args.alpha, args.beta],
         })
     }
 
-    /// Rows `rows` and columns `columns` of matrix `index` of the batch.
+    /// Whether factors and result are f32: then no panels are needed.
+    const PLAIN: bool = matches!(T::DTYPE, DType::F32);
+
+    /// Rows `rows` and columns `columns` of matrix `index` of the batch. `finish` gets each tile of a result of 16 bits: its rows and columns, and their
+    /// sums in f32, [`TILE`] apart; a result of f32 is written in place.
     ///
     /// # Safety
     /// They exist; no other thread touches them, and none writes `a` or `b`, meanwhile.
-    unsafe fn part(&self, index: usize, rows: Range<usize>, columns: Range<usize>) {
+    unsafe fn part(
+        &self,
+        panel: Option<Panel<'_>>,
+        index: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        finish: impl Fn(Range<usize>, Range<usize>, &[Cell<f32>]),
+    ) {
         let MatmulDims { m, n, k, .. } = self.dims;
-        let ([a_row, a_column], [b_row, b_column]) = (self.a_strides, self.b_strides);
-        let depth = if a_column.is_multiple_of(FAR) { DEPTH } else { k.max(1) };
-        // Once at the least: without an inner dimension c is still to be scaled.
-        for first in (0..k.max(1)).step_by(depth) {
-            let beta = if first == 0 { self.beta } else { 1.0 };
-            // SAFETY: the arguments' check has matched the extents to the views, and c is apart from a and b.
+        let (a_range, b_range) = (index * m * k..(index + 1) * m * k, index * k * n..(index + 1) * k * n);
+        let c_start = self.c.start().wrapping_add(index * m * n).cast::<f32>();
+        let c = Strided { start: c_start, rows: n, columns: 1 };
+        let Some(panel) = panel else {
+            let strided = |x: &Floats<'a, T>, range: &Range<usize>, [rows, columns]: [usize; 2]| Strided {
+                start: x.start().wrapping_add(range.start).cast(),
+                rows,
+                columns,
+            };
+            // SAFETY: the arguments' check has matched the extents to the views, all of f32, and c is apart from a and b.
             unsafe {
-                gemm::gemm(
-                    rows.len(),
-                    columns.len(),
-                    depth.min(k - first),
-                    self.c.start().add(index * m * n + rows.start * n + columns.start),
-                    1,
-                    n as isize,
-                    beta != 0.0,
-                    self.a.start().add(index * m * k + rows.start * a_row + first * a_column).cast_const(),
-                    a_column as isize,
-                    a_row as isize,
-                    self.b.start().add(index * k * n + columns.start * b_column + first * b_row).cast_const(),
-                    b_column as isize,
-                    b_row as isize,
-                    beta,
-                    self.alpha,
-                    false,
-                    false,
-                    false,
-                    gemm::Parallelism::None,
-                );
+                let a = strided(&self.a, &a_range, self.a_strides).from(rows.start, 0);
+                let b = strided(&self.b, &b_range, self.b_strides).from(0, columns.start);
+                let c = c.from(rows.start, columns.start);
+                gemm::product([rows.len(), columns.len(), k], a, b, c, self.factors);
             }
+            return;
+        };
+        let source = |cells, [rows, columns]: [usize; 2]| Source { cells, rows, columns };
+        // SAFETY: nobody writes the factors.
+        let (a, b) = unsafe { (self.a.cells(a_range), self.b.cells(b_range)) };
+        let (a, b) = (source(a, self.a_strides), source(b, self.b_strides));
+        for (row, column) in
+            rows.clone().step_by(TILE).flat_map(|row| columns.clone().step_by(TILE).map(move |c| (row, c)))
+        {
+            let (rows, columns) = (row..rows.end.min(row + TILE), column..columns.end.min(column + TILE));
+            let extents = [rows.len(), columns.len(), k];
+            if U::DTYPE == DType::F32 {
+                // SAFETY: the caller's rows and columns of c, which is f32 and apart from a and b.
+                unsafe {
+                    panels::product(&panel, [row, column], extents, a, b, c.from(row, column), self.factors)
+                };
+                continue;
+            }
+            if self.factors[1] != 0.0 {
+                for i in rows.clone() {
+                    let first = (index * m + i) * n;
+                    // SAFETY: the caller's rows and columns of c.
+                    let held = unsafe { self.c.cells(first + columns.start..first + columns.end) };
+                    for (to, from) in panel.tile[(i - row) * TILE..].iter().zip(held) {
+                        to.set(from.get().widen());
+                    }
+                }
+            }
+            let tile = panel.tile.as_ptr().cast::<f32>().cast_mut();
+            let tile = Strided { start: tile, rows: TILE, columns: 1 };
+            // SAFETY: the tile is this thread's.
+            unsafe { panels::product(&panel, [row, column], extents, a, b, tile, self.factors) };
+            finish(rows, columns, panel.tile);
         }
     }
 }
 
-/// Cuts `n` rows or columns among the threads and calls `work` with each share: none is shorter than [`SHARE`] less 32, unless there is one alone.
-fn shares(threads: &Threads, n: usize, work: impl Fn(Range<usize>) + Sync) {
+/// Cuts `n` rows or columns among the threads and calls `work` with the thread and each share: none is shorter than [`SHARE`] less 32, unless there is one
+/// alone.
+fn shares(threads: &Threads, n: usize, work: impl Fn(usize, Range<usize>) + Sync) {
     let count = threads.count().min(n / SHARE).max(1);
     let cut = |i: usize| if i == count { n } else { n * i / count / 32 * 32 };
-    threads.run(count, |_, i| work(cut(i)..cut(i + 1)));
+    threads.run(count, |thread, i| work(thread, cut(i)..cut(i + 1)));
 }
 
-pub(crate) fn matmul(threads: &Threads, args: Matmul<'_, CpuBuffer>) -> Result<()> {
+kernel! {
+    /// Rows of a tile, rounded.
+    fn round_row<'a, S, U>(simd, sums: &'a [Cell<f32>], c: &'a [Cell<U>]) {
+        lanes!(S, c.len(), |i, w| { Lanes::load(simd, sums, i, w).store(c, i, w); });
+    }
+}
+
+pub(crate) fn matmul(threads: &Threads, panels: &Panels, args: Matmul<'_, CpuBuffer>) -> Result<()> {
+    args.check()?;
+    by_dtype!(args.a.dtype(), T => match args.c.dtype() == DType::F32 {
+        true => matmul_of::<T, f32>(threads, panels, args),
+        false => matmul_of::<T, T>(threads, panels, args),
+    })
+}
+
+fn matmul_of<T: Element, U: Element>(
+    threads: &Threads,
+    panels: &Panels,
+    args: Matmul<'_, CpuBuffer>,
+) -> Result<()> {
     let dims = args.check()?;
-    let product = Product::new("matmul", &args, dims)?;
+    let product = Product::<T, U>::new("matmul", &args, dims)?;
+    let memory = if Product::<T, U>::PLAIN { None } else { Some(panels.memory()?) };
+    let memory = memory.as_ref().map(|memory| Floats::new("matmul", memory.view())).transpose()?;
     let MatmulDims { batch, m, n, k } = dims;
-    if batch > 1 || threads.count() == 1 || m * n * k < WORTH_SHARING {
-        threads.run(batch, |_, index| {
-            // SAFETY: each matrix is its own task's.
-            unsafe { product.part(index, 0..m, 0..n) }
+    // SAFETY: each thread has its panels, and each call its part of a matrix of its own.
+    let part = |thread: usize, index: usize, rows: Range<usize>, columns: Range<usize>| unsafe {
+        let panel = memory.as_ref().map(|memory| Panel::of(memory, thread));
+        product.part(panel, index, rows, columns, |rows, columns, sums| {
+            for (row, sums) in rows.zip(sums.chunks_exact(TILE)) {
+                let first = (index * m + row) * n;
+                round_row(sums, product.c.cells(first + columns.start..first + columns.end));
+            }
         });
+    };
+    if batch > 1 || threads.count() == 1 || m * n * k < WORTH_SHARING {
+        threads.run(batch, |thread, index| part(thread, index, 0..m, 0..n));
     } else if m >= n || m >= 2 * SHARE {
-        // SAFETY: each row is its own task's.
-        shares(threads, m, |rows| unsafe { product.part(0, rows, 0..n) });
+        shares(threads, m, |thread, rows| part(thread, 0, rows, 0..n));
     } else {
-        // SAFETY: each column is its own task's.
-        shares(threads, n, |columns| unsafe { product.part(0, 0..m, columns) });
+        shares(threads, n, |thread, columns| part(thread, 0, 0..m, columns));
     }
     Ok(())
 }
 
-/// The linear layers: each thread's share of the rows, then `finish` on it while it is in the cache.
-fn linear(
+/// The linear layers: each thread's share of the rows, then `finish` on it while it is in the cache; `finish_row` on rows of a tile, for 16 bits.
+fn linear<T: Element>(
     threads: &Threads,
+    panels: &Panels,
     op: &'static str,
     args: &Matmul<'_, CpuBuffer>,
     dims: MatmulDims,
     finish: impl Fn(Range<usize>) + Sync,
+    finish_row: impl Fn(usize, Range<usize>, &[Cell<f32>]) + Sync,
 ) -> Result<()> {
-    let product = Product::new(op, args, dims)?;
+    let product = Product::<T, T>::new(op, args, dims)?;
+    let memory = if Product::<T, T>::PLAIN { None } else { Some(panels.memory()?) };
+    let memory = memory.as_ref().map(|memory| Floats::new(op, memory.view())).transpose()?;
     let MatmulDims { m, n, k, .. } = dims;
-    let part = |rows: Range<usize>| {
-        // SAFETY: each row is its own task's.
-        unsafe { product.part(0, rows.clone(), 0..n) };
-        finish(rows);
+    let part = |thread: usize, rows: Range<usize>| {
+        // SAFETY: each row is its own task's; each thread has its panels.
+        unsafe {
+            let panel = memory.as_ref().map(|memory| Panel::of(memory, thread));
+            product.part(panel, 0, rows.clone(), 0..n, |rows, columns, sums| {
+                for (row, sums) in rows.zip(sums.chunks_exact(TILE)) {
+                    finish_row(row, columns.clone(), &sums[..columns.len()]);
+                }
+            });
+        }
+        if Product::<T, T>::PLAIN {
+            finish(rows);
+        }
     };
     match m * n * k >= WORTH_SHARING {
         true => shares(threads, m, part),
-        false => part(0..m),
+        false => part(0, 0..m),
     }
     Ok(())
 }
 
-pub(crate) fn matmul_bias(threads: &Threads, args: MatmulBias<'_, CpuBuffer>) -> Result<()> {
-    const OP: &str = "matmul_bias";
-    let dims = args.check()?;
-    let (bias, y) = (Floats::new(OP, args.bias)?, Floats::new(OP, args.y)?);
-    if dims.n == 0 {
-        return Ok(());
+kernel! {
+    /// `y = sums + bias`.
+    fn bias_row<'a, S, T>(simd, sums: &'a [Cell<f32>], bias: &'a [Cell<T>], y: &'a [Cell<T>]) {
+        lanes!(S, y.len(), |i, w| {
+            (Lanes::load(simd, sums, i, w) + Lanes::load(simd, bias, i, w)).store(y, i, w);
+        });
     }
-    linear(threads, OP, &args.product(), dims, |rows| {
-        // SAFETY: the operands are apart; each row is its own task's.
-        let (y, bias) = unsafe { (y.cells(rows.start * dims.n..rows.end * dims.n), bias.cells(0..dims.n)) };
-        bias_rows(y, bias);
-    })
 }
 
-pub(crate) fn matmul_bias_gelu(threads: &Threads, args: MatmulBiasGelu<'_, CpuBuffer>) -> Result<()> {
-    const OP: &str = "matmul_bias_gelu";
+pub(crate) fn matmul_bias<T: Element>(
+    threads: &Threads,
+    panels: &Panels,
+    args: MatmulBias<'_, CpuBuffer>,
+) -> Result<()> {
+    const OP: &str = "matmul_bias";
     let dims = args.check()?;
-    let bias = Floats::new(OP, args.bias)?;
-    let (pre, y) = (Floats::new(OP, args.pre)?, Floats::new(OP, args.y)?);
-    if dims.n == 0 {
+    let (bias, y) = (Floats::<T>::new(OP, args.bias)?, Floats::<T>::new(OP, args.y)?);
+    let n = dims.n;
+    if n == 0 {
         return Ok(());
     }
-    linear(threads, OP, &args.product(), dims, |rows| {
-        let range = rows.start * dims.n..rows.end * dims.n;
-        // SAFETY: the operands are apart; each row is its own task's.
-        let (pre, bias, y) = unsafe { (pre.cells(range.clone()), bias.cells(0..dims.n), y.cells(range)) };
-        bias_gelu_rows(pre, bias, y);
-    })
+    linear::<T>(
+        threads,
+        panels,
+        OP,
+        &args.product(),
+        dims,
+        |rows| {
+            // SAFETY: the operands are apart; each row is its own task's.
+            let (y, bias) = unsafe { (y.cells(rows.start * n..rows.end * n), bias.cells(0..n)) };
+            bias_rows(y, bias);
+        },
+        |row, columns, sums| {
+            let range = row * n + columns.start..row * n + columns.end;
+            // SAFETY: as above.
+            let (y, bias) = unsafe { (y.cells(range), bias.cells(columns)) };
+            bias_row(sums, bias, y);
+        },
+    )
+}
+
+kernel! {
+    /// `pre = sums + bias`, `y = gelu(pre)`.
+    fn bias_gelu_row<'a, S, T>(
+        simd,
+        sums: &'a [Cell<f32>],
+        bias: &'a [Cell<T>],
+        pre: &'a [Cell<T>],
+        y: &'a [Cell<T>],
+    ) {
+        lanes!(S, y.len(), |i, w| {
+            // Of what is kept for the backward, as if it had been read back.
+            let x = (Lanes::load(simd, sums, i, w) + Lanes::load(simd, bias, i, w)).rounded::<T>();
+            x.store(pre, i, w);
+            gelu_of(x).store(y, i, w);
+        });
+    }
+}
+
+pub(crate) fn matmul_bias_gelu<T: Element>(
+    threads: &Threads,
+    panels: &Panels,
+    args: MatmulBiasGelu<'_, CpuBuffer>,
+) -> Result<()> {
+    const OP: &str = "matmul_bias_gelu";
+    let dims = args.check()?;
+    let bias = Floats::<T>::new(OP, args.bias)?;
+    let (pre, y) = (Floats::<T>::new(OP, args.pre)?, Floats::<T>::new(OP, args.y)?);
+    let n = dims.n;
+    if n == 0 {
+        return Ok(());
+    }
+    linear::<T>(
+        threads,
+        panels,
+        OP,
+        &args.product(),
+        dims,
+        |rows| {
+            let range = rows.start * n..rows.end * n;
+            // SAFETY: the operands are apart; each row is its own task's.
+            let (pre, bias, y) = unsafe { (pre.cells(range.clone()), bias.cells(0..n), y.cells(range)) };
+            bias_gelu_rows(pre, bias, y);
+        },
+        |row, columns, sums| {
+            let range = row * n + columns.start..row * n + columns.end;
+            // SAFETY: as above.
+            let (pre, bias, y) = unsafe { (pre.cells(range.clone()), bias.cells(columns), y.cells(range)) };
+            bias_gelu_row(sums, bias, pre, y);
+        },
+    )
 }

@@ -7,6 +7,7 @@ use backend::ops::{BlockSquares, Sum};
 
 use super::{GRAIN, row_grain};
 use crate::CpuBuffer;
+use crate::element::Element;
 use crate::lanes::{Lanes, kernel, lanes};
 use crate::operand::Floats;
 use crate::threads::Threads;
@@ -20,7 +21,7 @@ pub(crate) fn sum_workspace(n: usize) -> usize {
 const SIDE: usize = 4;
 
 kernel! {
-    fn piece_sum<'a, S>(simd, x: &'a [Cell<f32>], squared: bool) -> f32 {
+    fn piece_sum<'a, S, T>(simd, x: &'a [Cell<T>], squared: bool) -> f32 {
         let mut sums = [Lanes::splat(simd, 0.0); SIDE];
         let mut first = 0;
         while first + SIDE * S::F32_LANES <= x.len() {
@@ -38,10 +39,10 @@ kernel! {
     }
 }
 
-pub(crate) fn sum(threads: &Threads, args: Sum<'_, CpuBuffer>) -> Result<()> {
+pub(crate) fn sum<T: Element>(threads: &Threads, args: Sum<'_, CpuBuffer>) -> Result<()> {
     const OP: &str = "sum";
     let n = args.check()?;
-    let (x, out) = (Floats::new(OP, args.x)?, Floats::new(OP, args.out)?);
+    let (x, out) = (Floats::<T>::new(OP, args.x)?, Floats::new(OP, args.out)?);
     let partial = Floats::workspace(OP, args.workspace, sum_workspace(n))?;
     threads.pieces(n, GRAIN, |piece| {
         let task = piece.start / GRAIN;
@@ -61,7 +62,7 @@ pub(crate) fn block_squares(threads: &Threads, args: BlockSquares<'_, CpuBuffer>
     const OP: &str = "block_squares";
     let blocks = args.check()?;
     let (n, block) = (args.x.len(), args.block);
-    let (x, out) = (Floats::new(OP, args.x)?, Floats::new(OP, args.out)?);
+    let (x, out) = (Floats::<f32>::new(OP, args.x)?, Floats::<f32>::new(OP, args.out)?);
     threads.pieces(blocks, row_grain(block), |piece| {
         // SAFETY: the operands are apart; each sum is its own task's.
         let sums = unsafe { out.cells(piece.clone()) };
