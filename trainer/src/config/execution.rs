@@ -140,7 +140,10 @@ impl RunConfig {
                         "train.global_batch",
                         format!("to {}", microbatches.next_power_of_two() * micro_batch * data),
                     ),
-                    false => ("a batch of train.batch_ramp", "to sizes that double".into()),
+                    false => (
+                        "a batch of train.batch_ramp",
+                        "to sizes that double, or train.batch_ramp to {start=0,increment=0,samples=0}".into(),
+                    ),
                 };
                 return Err(Error::user(format!(
                     "numerics.mode = invariant needs a power of two of microbatches a replica, and {what} = {batch} is {microbatches} of \

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use model::GptConfig;
 
 use super::{RunConfig, defaults, file, lengths, unknown};
+use crate::reduce::reduce;
 use crate::schedule::Schedule;
 use crate::{Error, Result};
 
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 pub struct Layers {
     preset: Option<String>,
     file: Option<PathBuf>,
+    reduced: Option<(u64, usize)>,
     assignments: Vec<Assignment>,
 }
 
@@ -41,6 +43,19 @@ impl Layers {
     pub fn file(mut self, path: &Path) -> Self {
         self.file = Some(path.into());
         self
+    }
+
+    /// Makes what preset and file say small, before the assignments: about `target` parameters, for a machine of `cores` cores.
+    pub fn reduce(mut self, target: u64, cores: usize) -> Self {
+        self.reduced = Some((target, cores));
+        self
+    }
+
+    /// Preset and file alone: what [`reduce`](Self::reduce) starts from.
+    pub fn production(&self) -> Self {
+        let mut layers = Self { reduced: None, ..self.clone() };
+        layers.assignments.retain(|a| a.key == "preset");
+        layers
     }
 
     /// Adds `section.key=value` of a `--set`. The value is TOML where it can be read as TOML, else text.
@@ -91,24 +106,18 @@ impl RunConfig {
     /// An unknown preset or key, a value of the wrong type or out of range, a layout that does not fit: what, where, the value, the remedy.
     pub fn resolve(layers: &Layers) -> Result<Self> {
         let mut assigned = match &layers.file {
-            Some(path) => file::read(path)?,
-            None => vec![],
+            // What it says has gone into the reduced configuration.
+            Some(path) if layers.reduced.is_none() => file::read(path)?,
+            _ => vec![],
         };
         assigned.extend(layers.assignments.iter().cloned());
         for assignment in &assigned {
             unknown::key(&assignment.key, &assignment.origin)?;
         }
-        let named = assigned.iter().rev().find(|a| a.key == "preset");
-        let preset = match (&layers.preset, named) {
-            (Some(name), _) => defaults::preset(name).map_err(|error| error.at("--preset")),
-            (None, Some(Assignment { value: toml::Value::String(name), origin, .. })) => {
-                defaults::preset(name).map_err(|error| error.at(origin))
-            }
-            (None, Some(Assignment { value, origin, .. })) => {
-                Err(Error::user("preset is not a name").at(origin).value(value.to_string()))
-            }
-            (None, None) => defaults::preset(defaults::DEFAULT_PRESET),
-        }?;
+        let preset = match layers.reduced {
+            Some((target, cores)) => reduce(&Self::resolve(&layers.production())?, target, cores)?,
+            None => Self::named(layers.preset.as_deref(), &assigned)?,
+        };
         assigned.retain(|a| a.key != "preset");
 
         let base = toml::Table::try_from(&preset).expect("a configuration is a table");
@@ -125,6 +134,21 @@ impl RunConfig {
         let checked = lengths::follow(&mut config, &preset, &assigned).and_then(|()| config.validate());
         checked.map_err(|error| blame(error, &assigned, &config.preset))?;
         Ok(config)
+    }
+
+    /// The preset that is asked for, that the assignments name, or the default.
+    fn named(asked: Option<&str>, assigned: &[Assignment]) -> Result<Self> {
+        let named = assigned.iter().rev().find(|a| a.key == "preset");
+        match (asked, named) {
+            (Some(name), _) => defaults::preset(name).map_err(|error| error.at("--preset")),
+            (None, Some(Assignment { value: toml::Value::String(name), origin, .. })) => {
+                defaults::preset(name).map_err(|error| error.at(origin))
+            }
+            (None, Some(Assignment { value, origin, .. })) => {
+                Err(Error::user("preset is not a name").at(origin).value(value.to_string()))
+            }
+            (None, None) => defaults::preset(defaults::DEFAULT_PRESET),
+        }
     }
 
     /// Lets what was not set follow what was.
