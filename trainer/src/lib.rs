@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod options;
 pub mod presets;
 pub mod progress;
+pub mod reduce;
 pub mod report;
 pub mod run;
 pub mod schedule;
