@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "the peer is called as it is")]
-//! Our matrix product beside `gemm`'s own, in one run: squares, and the products of a `laptop` step.
+//! Our matrix product, of f32 and of bf16, beside `gemm`'s own of f32, in one run: squares, and the products of a `laptop` step.
 //!
 //! `cargo bench -p backend-cpu --bench matmul`
 
@@ -8,8 +8,8 @@ mod common;
 use std::hint::black_box;
 use std::time::Duration;
 
-use backend::Backend;
 use backend::ops::Matmul;
+use backend::{Backend, DType};
 use backend_cpu::CpuBackend;
 use common::{H, Rig, T, V};
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -49,14 +49,17 @@ fn main() {
             let a = rig.floats(&if *trans_a { [k, m] } else { [m, k] });
             let b = rig.floats(&if *trans_b { [n, k] } else { [k, n] });
             let c = rig.floats(&[m, n]);
-            group.bench_function(BenchmarkId::new("ours", name), |bench| {
-                bench.iter(|| {
-                    let (a, b, c) = (a.view(), b.view(), c.view());
-                    let args =
-                        Matmul { a, b, c, trans_a: *trans_a, trans_b: *trans_b, alpha: 1.0, beta: 0.0 };
-                    rig.cpu.matmul(args)
+            let narrow = [&a, &b, &c].map(|x| rig.cast(x, DType::Bf16));
+            for (row, [a, b, c]) in [("ours", [&a, &b, &c]), ("ours-bf16", narrow.each_ref())] {
+                group.bench_function(BenchmarkId::new(row, name), |bench| {
+                    bench.iter(|| {
+                        let (a, b, c) = (a.view(), b.view(), c.view());
+                        let args =
+                            Matmul { a, b, c, trans_a: *trans_a, trans_b: *trans_b, alpha: 1.0, beta: 0.0 };
+                        rig.cpu.matmul(args)
+                    });
                 });
-            });
+            }
             let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.5f32; k * n], vec![0.0f32; m * n]);
             let strides = |transposed: bool, rows: usize, columns: usize| match transposed {
                 true => (rows as isize, 1),

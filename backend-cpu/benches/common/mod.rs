@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use backend::ops::Cast;
 use backend::philox::Stream;
 use backend::{Backend, Class, DType, Shape, Tensor};
 use backend_cpu::{CpuBackend, CpuBuffer};
@@ -27,6 +28,13 @@ impl Rig {
         let n = Shape::new(extents).len();
         let bytes: Vec<u8> = (0..n as u64).flat_map(|i| (stream.uniform(i) - 0.5).to_ne_bytes()).collect();
         self.put(DType::F32, extents, &bytes)
+    }
+
+    /// The same numbers in another type.
+    pub fn cast(&self, x: &Tensor<CpuBuffer>, dtype: DType) -> Tensor<CpuBuffer> {
+        let tensor = self.cpu.alloc(Class::Activations, dtype, x.view().shape()).expect("memory");
+        self.cpu.cast(Cast { src: x.view(), dst: tensor.view() }).expect("floats as long");
+        tensor
     }
 
     pub fn tokens(&self, n: usize) -> Tensor<CpuBuffer> {
