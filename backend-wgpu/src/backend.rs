@@ -13,7 +13,6 @@ use crate::kernels::Params;
 use crate::launch::Call;
 use crate::memory::{Pool, WgpuBuffer};
 use crate::ops::{attention, bias, embedding, layernorm, sum};
-use crate::queue::Command;
 
 /// Which kernel multiplies matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,22 +110,6 @@ pub(crate) fn flat(view: View<'_, WgpuBuffer>) -> Result<View<'_, WgpuBuffer>> {
     view.reshape([view.len()])
 }
 
-/// The operand holds what this backend computes in.
-pub(crate) fn only_f32(op: &'static str, view: View<'_, WgpuBuffer>) -> Result<()> {
-    match view.dtype() {
-        DType::F32 => Ok(()),
-        other => Err(Error::Unsupported { op, what: format!("{other}; the wgpu backend computes in f32") }),
-    }
-}
-
-/// The elements are words, which is what a device's memory is copied in.
-fn words(op: &'static str, dtype: DType) -> Result<()> {
-    match dtype.size() {
-        4 => Ok(()),
-        _ => Err(Error::Unsupported { op, what: format!("{dtype}; the wgpu backend holds f32 and u32") }),
-    }
-}
-
 /// The workspace is long enough.
 pub(crate) fn roomy(op: &'static str, workspace: View<'_, WgpuBuffer>, need: usize) -> Result<()> {
     match workspace.len() >= need {
@@ -174,7 +157,6 @@ impl Backend for WgpuBackend {
     }
 
     fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<WgpuBuffer>> {
-        words("alloc", dtype)?;
         let buffer = self.pool.alloc(class, shape.len() * dtype.size())?;
         Tensor::new(buffer, dtype, 0, shape)
     }
@@ -195,30 +177,17 @@ impl Backend for WgpuBackend {
     }
 
     fn write(&self, dst: View<'_, WgpuBuffer>, data: &[u8]) -> Result<()> {
-        words("write", dst.dtype())?;
         same_bytes("write", dst, data.len())?;
-        if !data.is_empty() {
-            let (memory, offset) = (Arc::clone(dst.buffer().memory()), dst.byte_range().start as u64);
-            self.device.send(Command::Write { memory, offset, data: data.to_vec() });
-        }
-        Ok(())
+        self.do_write(dst, data)
     }
 
     fn read(&self, src: View<'_, WgpuBuffer>, data: &mut [u8]) -> Result<()> {
-        words("read", src.dtype())?;
         same_bytes("read", src, data.len())?;
-        let bytes = self.device.ask(|reply| Command::Read {
-            memory: Arc::clone(src.buffer().memory()),
-            offset: src.byte_range().start as u64,
-            bytes: src.bytes(),
-            reply,
-        })?;
-        data.copy_from_slice(&bytes);
-        Ok(())
+        self.do_read(src, data)
     }
 
     fn sync(&self) -> Result<()> {
-        self.device.ask(|reply| Command::Sync { reply })
+        self.device.ask(|reply| crate::queue::Command::Sync { reply })
     }
 
     fn fill(&self, x: View<'_, WgpuBuffer>, value: f32) -> Result<()> {
@@ -228,7 +197,6 @@ impl Backend for WgpuBackend {
 
     fn copy(&self, src: View<'_, WgpuBuffer>, dst: View<'_, WgpuBuffer>) -> Result<()> {
         check_copy(src, dst)?;
-        words("copy", src.dtype())?;
         self.do_copy(src, dst)
     }
 

@@ -56,6 +56,7 @@ macro_rules! kernels {
 kernels! {
     Fill "elementwise/fill.wgsl" ["WIDE"] [] { n: u32, bits: u32, }
     Copy "elementwise/copy.wgsl" ["WIDE"] [] { n: u32, }
+    Cast "elementwise/cast.wgsl" ["WIDE"] [] { n: u32, }
     Scale "elementwise/scale.wgsl" ["WIDE"] [] { n: u32, alpha: f32, }
     Add "elementwise/add.wgsl" ["WIDE"] [] { n: u32, alpha: f32, }
     Gelu "gelu/forward.wgsl" ["WIDE"] [] { n: u32, }
@@ -84,14 +85,14 @@ kernels! {
     CrossEntropyBackward "cross_entropy/backward.wgsl" ["WIDE"] [] { rows: u32, v: u32, first_column: u32, scale: f32, }
     Embedding "embedding/forward.wgsl" ["WIDE"] [] { rows: u32, h: u32, v: u32, first_of_table: u32, }
     EmbeddingLinks "embedding/backward_links.wgsl" [] [] { t: u32, v: u32, first_of_table: u32, }
-    EmbeddingBackward "embedding/backward.wgsl" [] [] { t: u32, v: u32, h: u32, }
+    EmbeddingBackward "embedding/backward.wgsl" ["WIDE"] [] { t: u32, v: u32, h: u32, }
     AdamW "adamw/adamw.wgsl" ["WIDE"] [] {
         n: u32, lr: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32, eps: f32, weight_decay: f32, grad_scale: f32,
         correction1: f32, correction2: f32,
     }
-    SumPartial "sum/partial.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { n: u32, spans: u32, span: u32, }
+    SumPartial "sum/partial.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { n: u32, spans: u32, span: u32, }
     SumFinal "sum/final.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { spans: u32, alpha: f32, beta: f32, }
-    BlockSquares "sum/block_squares.wgsl" [] ["ROW_LANES" = &[8, 64, 256]] { n: u32, blocks: u32, block: u32, }
+    BlockSquares "sum/block_squares.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { n: u32, blocks: u32, block: u32, }
     Reduce "reduce/reduce.wgsl" ["WIDE" "MAX"] [] { n: u32, }
     MatmulRegisters "matmul/registers.wgsl" ["WIDE" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
         m: u32, n: u32, k: u32, alpha: f32, beta: f32,

@@ -3,7 +3,8 @@
 //!
 //! * A window begins at a multiple of 256 bytes at or below its view; the kernel gets the rest as an offset in its parameters.
 //! * Views of one buffer, one of them written, share one binding over all of them, since WebGPU tracks a whole buffer at a time.
-//! * `WIDE` (vectors of four) is chosen where the operation allows it and every vector operand begins at a multiple of four elements.
+//! * `WIDE` (vectors of four) is chosen where the operation allows it and every vector operand begins at a multiple of four elements. It is a matter of memory
+//!   only: kernels compute the same without it.
 
 use std::sync::Arc;
 
@@ -12,12 +13,13 @@ use backend::{DType, Error, Result, View};
 use crate::device::{Device, Variant};
 use crate::kernels::Params;
 use crate::memory::{ALIGNMENT, Memory, WgpuBuffer};
+use crate::operand::Element;
 use crate::preprocess::{Bindings, MAX_BINDINGS, MAX_OPERANDS};
 use crate::queue::{Command, Launch, MAX_PARAMS, Window};
 
-/// Elements that a workgroup of `lib/flat.wgsl` takes.
+/// Fours that a workgroup of `lib/flat.wgsl` takes.
 const FLAT: usize = 128 * 4;
-/// Lanes and rows of a workgroup of `lib/columns.wgsl`.
+/// Lanes (of four columns each) and rows of a workgroup of `lib/columns.wgsl`.
 const COLUMN_LANES: usize = 64;
 const COLUMN_ROWS: usize = 8;
 
@@ -40,7 +42,7 @@ struct Operand {
     memory: Arc<Memory>,
     start: u64,
     end: u64,
-    dtype: DType,
+    element: Element,
     written: bool,
     /// Whether the kernel takes it in vectors where it is `WIDE`.
     vector: bool,
@@ -54,24 +56,17 @@ pub(crate) struct Call<'a, P> {
     defines: Vec<(&'static str, u32)>,
     operands: Vec<Operand>,
     wide: bool,
-    bits: bool,
 }
 
 impl<'a, P: Params> Call<'a, P> {
     /// The kernel that these are the parameters of, on behalf of `op`.
     pub fn new(device: &'a Device, op: &'static str, params: P) -> Self {
-        Self { device, op, params, defines: Vec::new(), operands: Vec::new(), wide: false, bits: false }
+        Self { device, op, params, defines: Vec::new(), operands: Vec::new(), wide: false }
     }
 
     /// Four numbers at a time are possible: every row is a multiple of four long.
     pub fn wide(mut self, possible: bool) -> Self {
         self.wide = possible;
-        self
-    }
-
-    /// The kernel moves words whatever they mean, so that operands of different types may share a buffer.
-    pub fn bits(mut self) -> Self {
-        self.bits = true;
         self
     }
 
@@ -108,15 +103,20 @@ impl<'a, P: Params> Call<'a, P> {
             true => (0, 4),
             false => (view.byte_range().start as u64, view.byte_range().end as u64),
         };
-        self.operands.push(Operand { memory, start, end, dtype: view.dtype(), written, vector });
+        let element = match view.dtype() {
+            DType::F32 | DType::U32 => Element::Word,
+            DType::Bf16 => Element::Bf16,
+            DType::F16 => Element::F16,
+        };
+        self.operands.push(Operand { memory, start, end, element, written, vector });
         self
     }
 
     /// Launches it.
     ///
     /// # Errors
-    /// [`Error::Limit`] where a window or the number of workgroups is past the device's; [`Error::Unsupported`] where numbers and token indices share a
-    /// buffer that is written.
+    /// [`Error::Limit`] where a window or the number of workgroups is past the device's; [`Error::Unsupported`] where it takes more buffers than a kernel can
+    /// bind.
     pub fn run(self, grid: Grid) -> Result<()> {
         let merged = merge(&self.operands);
         let (bindings, mut windows) = (merged.bindings, merged.windows);
@@ -126,20 +126,13 @@ impl<'a, P: Params> Call<'a, P> {
                 what: format!("{} buffers at once; {MAX_BINDINGS} is the most", windows.len()),
             });
         }
-        if merged.mixed_types && !self.bits {
-            return Err(Error::Unsupported {
-                op: self.op,
-                what: "token indices and numbers share a buffer that is written; keep token indices in a buffer of their own".to_owned(),
-            });
-        }
-        let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(16);
-        let wide = self.wide && !merged.mixed_widths && self.operands.iter().all(aligned);
-        let width = if wide { 4 } else { 1 };
+        let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(4 * o.element.size());
+        let flagged = ["WIDE", "K4"].iter().any(|name| P::KERNEL.flags.contains(name));
+        let wide = self.wide && flagged && !merged.mixed && self.operands.iter().all(aligned);
         let mut params = [0; MAX_PARAMS];
         for (i, operand) in self.operands.iter().enumerate() {
-            let words = (operand.start - windows[usize::from(bindings.of[i])].offset) / 4;
-            let at =
-                if operand.vector && !P::KERNEL.flags.contains(&"K4") { words / width } else { words } as u32;
+            let step = operand.element.size() * if operand.vector && wide { 4 } else { 1 };
+            let at = ((operand.start - windows[usize::from(bindings.of[i])].offset) / step) as u32;
             params[i * 4..i * 4 + 4].copy_from_slice(&at.to_ne_bytes());
         }
         let own = bytemuck::bytes_of(&self.params);
@@ -159,7 +152,7 @@ impl<'a, P: Params> Call<'a, P> {
                 });
             }
         }
-        let groups = self.groups(grid, width as usize)?;
+        let groups = self.groups(grid)?;
         if groups.contains(&0) {
             return Ok(());
         }
@@ -177,16 +170,16 @@ impl<'a, P: Params> Call<'a, P> {
         Ok(())
     }
 
-    fn groups(&self, grid: Grid, width: usize) -> Result<[u32; 3]> {
+    fn groups(&self, grid: Grid) -> Result<[u32; 3]> {
         let most = self.device.max_groups as usize;
         let fold = |n: usize| {
             let lines = n.div_ceil(most).max(1);
             [n.div_ceil(lines), lines]
         };
-        let columns = |columns: usize| (columns / width).div_ceil(COLUMN_LANES);
+        let columns = |columns: usize| columns.div_ceil(4 * COLUMN_LANES);
         let groups = match grid {
             Grid::Flat(n) => {
-                let [x, y] = fold((n / width).div_ceil(FLAT));
+                let [x, y] = fold(n.div_ceil(4 * FLAT));
                 [x, y, 1]
             }
             Grid::Columns(n, rows) => {
@@ -221,10 +214,8 @@ impl<'a, P: Params> Call<'a, P> {
 struct Merged {
     bindings: Bindings,
     windows: Vec<Window>,
-    /// Whether vectors and single numbers share a binding.
-    mixed_widths: bool,
-    /// Whether floats and integers share a binding.
-    mixed_types: bool,
+    /// Whether vectors and single elements, or words and halves of words, share a binding.
+    mixed: bool,
 }
 
 /// Gives each operand a binding: its own, or one for all of a buffer that is written.
@@ -234,7 +225,7 @@ fn merge(operands: &[Operand]) -> Merged {
     let mut written = 0u32;
     let mut first_of: Vec<usize> = Vec::with_capacity(MAX_BINDINGS);
     let mut windows: Vec<Window> = Vec::with_capacity(MAX_BINDINGS);
-    let (mut mixed_widths, mut mixed_types) = (false, false);
+    let mut mixed = false;
     for (i, operand) in operands.iter().enumerate() {
         let start = operand.start / ALIGNMENT * ALIGNMENT;
         let shared = written_somewhere(operand.memory.id);
@@ -246,8 +237,7 @@ fn merge(operands: &[Operand]) -> Merged {
                 window.offset = window.offset.min(start);
                 window.size = end - window.offset;
                 let first = &operands[first_of[binding]];
-                mixed_widths |= first.vector != operand.vector;
-                mixed_types |= (first.dtype == DType::U32) != (operand.dtype == DType::U32);
+                mixed |= (first.vector, first.element.size()) != (operand.vector, operand.element.size());
                 binding
             }
             None => {
@@ -260,6 +250,10 @@ fn merge(operands: &[Operand]) -> Merged {
         of[i] = binding as u8;
         written |= u32::from(shared) << binding;
     }
-    let bindings = Bindings { of, operands: operands.len() as u8, written: written as u16 };
-    Merged { bindings, windows, mixed_widths, mixed_types }
+    let mut elements = [Element::Word; MAX_OPERANDS];
+    for (element, operand) in elements.iter_mut().zip(operands) {
+        *element = operand.element;
+    }
+    let bindings = Bindings { of, elements, operands: operands.len() as u8, written: written as u16 };
+    Merged { bindings, windows, mixed }
 }

@@ -1,4 +1,5 @@
-//! The wgpu backend: the operations of [`backend`](::backend) as WGSL kernels on Vulkan, Metal and DX12, in f32.
+//! The wgpu backend: the operations of [`backend`](::backend) as WGSL kernels on Vulkan, Metal and DX12, in f32,
+//! bf16 and f16.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -18,6 +19,10 @@
 //!   of ranks on one device need.
 //! * **Portable limits.** At most 8 storage buffers, 16 KiB of workgroup memory and 256 invocations; no subgroups, no float atomics; barriers in uniform
 //!   control flow only.
+//! * **Narrow in memory only.** bf16 and f16 lie two in a word; kernels compute in f32 whatever the operands are, and what is stored is rounded once, to nearest
+//!   even. Views may begin and end anywhere; those of multiples of four elements are fast.
+//! * **The same bits wherever it lies.** What an operation makes of an element or a row depends neither on how many others a call has nor on where the
+//!   operand begins: a kernel does the same arithmetic whether memory is fetched in vectors or not.
 //! * **Never a hang.** Every wait has a deadline. A lost device, an error that wgpu reports and a deadline that passed are sticky: every later read and sync
 //!   returns them.
 
@@ -27,6 +32,7 @@ mod device;
 mod kernels;
 mod launch;
 mod memory;
+mod operand;
 mod ops;
 mod preprocess;
 mod queue;

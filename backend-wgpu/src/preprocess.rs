@@ -6,13 +6,15 @@
 //! | `#define NAME words` | from here on the identifier `NAME` stands for the words, which may hold other names |
 //! | `#if NAME`, `#if !NAME`, `#else`, `#endif` | kept if `NAME` is defined as something else than 0 (or is not); may be nested |
 //! | `#for NAME COUNT`, `#end` | the lines between, COUNT times, with `{NAME}` counting from 0; may be nested |
-//! | `#operand NAME read TYPE`, `#operand NAME write TYPE` | the next storage buffer, an `array<TYPE>` |
+//! | `#operand NAME read TYPE`, `#operand NAME write TYPE` | the next operand, computed with as `TYPE`; see [`Operand`] for its functions |
 //!
 //! An operand that shares a buffer with another one (one of them written) must share its binding too: WebGPU forbids two bindings of a buffer in one
-//! dispatch unless both only read. [`Bindings`] says which do; the preprocessor then declares the first and makes the others names of it. A kernel
-//! never notices, since it finds each operand at an offset of its own, passed in its parameters.
+//! dispatch unless both only read. [`Bindings`] says which do; the preprocessor then declares one variable. A kernel never notices, since
+//! the operands' functions begin at offsets of their own, passed in its parameters.
 
 use std::collections::HashMap;
+
+use crate::operand::{Element, Operand};
 
 /// The most operands of one kernel.
 pub const MAX_OPERANDS: usize = 16;
@@ -24,6 +26,8 @@ pub const MAX_BINDINGS: usize = 8;
 pub struct Bindings {
     /// Binding of each operand.
     pub of: [u8; MAX_OPERANDS],
+    /// What each operand holds in memory.
+    pub elements: [Element; MAX_OPERANDS],
     /// Number of operands.
     pub operands: u8,
     /// Bit i: binding i is written.
@@ -56,6 +60,12 @@ pub fn expand(
         out: String::new(),
     };
     expansion.file(path)?;
+    for operand in &expansion.operands {
+        operand.append_functions(&mut expansion.out);
+    }
+    if expansion.operands.iter().any(|operand| operand.element != Element::Word) {
+        expansion.file("lib/half.wgsl")?;
+    }
     match expansion.operands.len() == usize::from(bindings.operands) {
         true => Ok(expansion.out),
         false => Err(format!(
@@ -70,8 +80,7 @@ struct Expansion<'a> {
     files: &'a [(&'a str, &'a str)],
     included: Vec<String>,
     names: HashMap<String, String>,
-    /// Name and type of the operands so far.
-    operands: Vec<(String, String)>,
+    operands: Vec<Operand>,
     bindings: &'a Bindings,
     out: String,
 }
@@ -178,22 +187,30 @@ impl Expansion<'_> {
         if access == "write" && !written {
             return Err(format!("operand {name} is written, but was given to be read"));
         }
-        match self.bindings.of[..index].iter().position(|&earlier| earlier == binding) {
+        let first = self.bindings.of[..index].iter().position(|&earlier| earlier == binding);
+        let in_memory = self.bindings.elements[index];
+        let mut same_buffer =
+            (0..usize::from(self.bindings.operands)).filter(|&i| self.bindings.of[i] == binding);
+        let halves = same_buffer.any(|i| self.bindings.elements[i] != Element::Word);
+        let storage = Operand::storage(&element, in_memory, written && halves);
+        let variable = match first {
             Some(first) => {
-                let (same, its) = &self.operands[first];
-                if *its != element {
-                    return Err(format!("{name} and {same} share a buffer, but are {element} and {its}"));
+                let Operand { name: its, storage: other, variable, .. } = &self.operands[first];
+                if *other != storage {
+                    return Err(format!("{name} and {its} share a buffer, but are {storage} and {other}"));
                 }
-                self.names.insert(name.to_owned(), same.clone());
+                variable.clone()
             }
             None => {
                 let mode = if written { "read_write" } else { "read" };
                 self.out.push_str(&format!(
-                    "@group(0) @binding({binding}) var<storage, {mode}> {name}: array<{element}>;\n"
+                    "@group(0) @binding({binding}) var<storage, {mode}> buffer_{name}: array<{storage}>;\n"
                 ));
+                format!("buffer_{name}")
             }
-        }
-        self.operands.push((name.to_owned(), element));
+        };
+        let name = name.to_owned();
+        self.operands.push(Operand { name, ty: element, element: in_memory, variable, storage });
         Ok(())
     }
 
@@ -236,7 +253,7 @@ mod tests {
     fn bindings(of: &[u8], written: u16) -> Bindings {
         let mut all = [0; MAX_OPERANDS];
         all[..of.len()].copy_from_slice(of);
-        Bindings { of: all, operands: of.len() as u8, written }
+        Bindings { of: all, elements: [Element::Word; MAX_OPERANDS], operands: of.len() as u8, written }
     }
 
     #[test]
@@ -256,17 +273,44 @@ mod tests {
 
     #[test]
     fn operands_that_share_a_buffer_share_a_binding() {
-        let files = [("a.wgsl", "#operand x read f32\n#operand y write f32\ny[p.y_at] = x[group.y];")];
+        let files = [("a.wgsl", "#operand x read f32\n#operand y write f32\nstore_y(0u, load_x(group.y));")];
         let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 1], 0b10)).unwrap();
         assert!(
-            text.contains("@binding(0) var<storage, read> x") && text.contains("read_write> y"),
+            text.contains("@binding(0) var<storage, read> buffer_x: array<u32>")
+                && text.contains("read_write> buffer_y"),
             "{text}"
         );
         let text = expand(&files, "a.wgsl", &[], &bindings(&[0, 0], 0b1)).unwrap();
-        assert_eq!(
-            text,
-            "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\nx[p.y_at] = x[group.y];\n"
-        );
+        let expected = "@group(0) @binding(0) var<storage, read_write> buffer_x: array<u32>;
+store_y(0u, load_x(group.y));
+fn load_x(i: u32) -> f32 {
+    let at = p.x_at + i;
+    return bitcast<f32>(buffer_x[at]);
+}
+fn store_y(i: u32, v: f32) {
+    let at = p.y_at + i;
+    buffer_x[at] = bitcast<u32>(v);
+}
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn halves_of_a_word_are_written_atomically() {
+        let text = "#operand x write f32\n#operand y write vec4<f32>\nstore_x(0u, 1.0);\nstore4_y(0u, 4u, vec4<f32>());";
+        let files = [("a.wgsl", text), ("lib/half.wgsl", "bits")];
+        let mut halves = bindings(&[0, 1], 0b11);
+        halves.elements[..2].fill(Element::Bf16);
+        let text = expand(&files, "a.wgsl", &[], &halves).unwrap();
+        for part in [
+            "buffer_x: array<atomic<u32>>",
+            "atomicXor(&buffer_x[at >> 1u]",
+            "buffer_y: array<vec2<u32>>",
+            "buffer_y[at] = vec2<u32>(",
+            "bits",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
     }
 
     #[test]
@@ -284,7 +328,7 @@ mod tests {
         assert_eq!(try_it("\n#for A 2", bindings(&[], 0)), "a.wgsl:2: #for without #end");
         assert!(try_it("#operand x write f32", bindings(&[0], 0)).contains("given to be read"));
         assert!(try_it("#operand x read f32", bindings(&[], 0)).contains("was not given"));
-        let mixed = "#operand x read f32\n#operand y write u32";
+        let mixed = "#operand x read f32\n#operand y write vec4<f32>";
         assert!(try_it(mixed, bindings(&[0, 0], 1)).contains("share a buffer"));
         assert!(try_it("#pragma", bindings(&[], 0)).contains("unknown directive"));
     }

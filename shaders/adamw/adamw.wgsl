@@ -16,16 +16,17 @@ struct Params {
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            let g = p.grad_scale * grad[p.grad_at + i];
-            let m1 = p.beta1 * m[p.m_at + i] + p.rest1 * g;
-            let v1 = p.beta2 * v[p.v_at + i] + p.rest2 * g * g;
-            m[p.m_at + i] = m1;
-            v[p.v_at + i] = v1;
-            let w = param[p.param_at + i];
-            let step = (m1 / p.correction1) / (sqrt(v1 / p.correction2) + p.eps) + p.weight_decay * w;
-            param[p.param_at + i] = w - p.lr * step;
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            let g = p.grad_scale * load4_grad(at, left);
+            let m = p.beta1 * load4_m(at, left) + p.rest1 * g;
+            let v = p.beta2 * load4_v(at, left) + p.rest2 * g * g;
+            store4_m(at, left, m);
+            store4_v(at, left, v);
+            let w = load4_param(at, left);
+            let step = (m / p.correction1) / (sqrt(v / p.correction2) + p.eps) + p.weight_decay * w;
+            store4_param(at, left, w - p.lr * step);
         }
     }
 }

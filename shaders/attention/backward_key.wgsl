@@ -16,65 +16,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_dout(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return dout[p.dout_at + row + c];
-#else
-    let at = p.dout_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(dout[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = dout[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = dout[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = dout[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_dqkv(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    dqkv[p.dqkv_at + row + c] = v;
-#else
-    let at = p.dqkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    dqkv[at] = v.x;
-    if (left > 1u) {
-        dqkv[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        dqkv[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        dqkv[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(ATTENTION_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * ATTENTION_LANES;
@@ -89,10 +30,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var dkey: array<vec4<f32>, D4>;
     var dvalue: array<vec4<f32>, D4>;
     let key_row = qkv_row(b, k, head, 1u);
-    let value_row = key_row + p.d / WIDTH;
+    let value_row = key_row + p.d;
     for (var c = 0u; c < D4; c++) {
-        key[c] = p.scale * load_qkv(key_row, c);
-        value[c] = load_qkv(value_row, c);
+        key[c] = p.scale * load4_qkv(key_row + 4u * c, p.d - 4u * c);
+        value[c] = load4_qkv(value_row + 4u * c, p.d - 4u * c);
         dkey[c] = vec4<f32>(0.0);
         dvalue[c] = vec4<f32>(0.0);
     }
@@ -103,10 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var score = 0.0;
         var dp = 0.0;
         for (var c = 0u; c < D4; c++) {
-            score += dot(key[c], load_qkv(query_row, c));
-            dp += dot(value[c], load_dout(row, c));
+            score += dot(key[c], load4_qkv(query_row + 4u * c, p.d - 4u * c));
+            dp += dot(value[c], load4_dout(row + 4u * c, p.d - 4u * c));
         }
-        let probability = select(0.0, exp(score - lse[p.lse_at + statistics + q]), k <= q);
+        let probability = select(0.0, exp(score - load_lse(statistics + q)), k <= q);
         var kept = probability;
 #if DROPOUT
         let word = philox_word(add64(dropout_row(b, head, q), k), vec2<u32>(p.stream_low, p.stream_high), vec2<u32>(p.seed_low, p.seed_high));
@@ -114,14 +55,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         kept = select(0.0, probability * p.keep_scale, keep);
         dp = select(0.0, dp * p.keep_scale, keep);
 #endif
-        let ds = probability * (dp - delta[p.delta_at + statistics + q]) * p.scale;
+        let ds = probability * (dp - load_delta(statistics + q)) * p.scale;
         for (var c = 0u; c < D4; c++) {
-            dkey[c] += ds * load_qkv(query_row, c);
-            dvalue[c] += kept * load_dout(row, c);
+            dkey[c] += ds * load4_qkv(query_row + 4u * c, p.d - 4u * c);
+            dvalue[c] += kept * load4_dout(row + 4u * c, p.d - 4u * c);
         }
     }
     for (var c = 0u; c < D4; c++) {
-        store_dqkv(key_row, c, dkey[c]);
-        store_dqkv(value_row, c, dvalue[c]);
+        store4_dqkv(key_row + 4u * c, p.d - 4u * c, dkey[c]);
+        store4_dqkv(value_row + 4u * c, p.d - 4u * c, dvalue[c]);
     }
 }

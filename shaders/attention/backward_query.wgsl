@@ -16,85 +16,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_out(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return out[p.out_at + row + c];
-#else
-    let at = p.out_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(out[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = out[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = out[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = out[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_dout(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return dout[p.dout_at + row + c];
-#else
-    let at = p.dout_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(dout[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = dout[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = dout[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = dout[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_dqkv(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    dqkv[p.dqkv_at + row + c] = v;
-#else
-    let at = p.dqkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    dqkv[at] = v.x;
-    if (left > 1u) {
-        dqkv[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        dqkv[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        dqkv[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(ATTENTION_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let q = (groups.x - 1u - group.x) * ATTENTION_LANES + lane;
@@ -110,14 +31,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let row = out_row(b, q, head);
     var own_delta = 0.0;
     for (var c = 0u; c < D4; c++) {
-        query[c] = p.scale * load_qkv(query_row, c);
-        upstream[c] = load_dout(row, c);
+        query[c] = p.scale * load4_qkv(query_row + 4u * c, p.d - 4u * c);
+        upstream[c] = load4_dout(row + 4u * c, p.d - 4u * c);
         gradient[c] = vec4<f32>(0.0);
-        own_delta += dot(upstream[c], load_out(row, c));
+        own_delta += dot(upstream[c], load4_out(row + 4u * c, p.d - 4u * c));
     }
     let statistic = (b * p.a + head) * p.s + q;
-    let own_lse = lse[p.lse_at + statistic];
-    delta[p.delta_at + statistic] = own_delta;
+    let own_lse = load_lse(statistic);
+    store_delta(statistic, own_delta);
 #if DROPOUT
     let words_at = dropout_row(b, head, q);
 #endif
@@ -127,16 +48,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let row1 = qkv_row(b, keys.y, head, 1u);
         let row2 = qkv_row(b, keys.z, head, 1u);
         let row3 = qkv_row(b, keys.w, head, 1u);
-        let value = p.d / WIDTH;
+        let value = p.d;
         var score = vec4<f32>(0.0);
         var dp = vec4<f32>(0.0);
         for (var c = 0u; c < D4; c++) {
             score += vec4<f32>(
-                dot(query[c], load_qkv(row0, c)), dot(query[c], load_qkv(row1, c)), dot(query[c], load_qkv(row2, c)), dot(query[c], load_qkv(row3, c)),
+                dot(query[c], load4_qkv(row0 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row1 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row2 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row3 + 4u * c, p.d - 4u * c)),
             );
             dp += vec4<f32>(
-                dot(upstream[c], load_qkv(row0 + value, c)), dot(upstream[c], load_qkv(row1 + value, c)),
-                dot(upstream[c], load_qkv(row2 + value, c)), dot(upstream[c], load_qkv(row3 + value, c)),
+                dot(upstream[c], load4_qkv(row0 + value + 4u * c, p.d - 4u * c)), dot(upstream[c], load4_qkv(row1 + value + 4u * c, p.d - 4u * c)),
+                dot(upstream[c], load4_qkv(row2 + value + 4u * c, p.d - 4u * c)), dot(upstream[c], load4_qkv(row3 + value + 4u * c, p.d - 4u * c)),
             );
         }
         let probability = select(vec4<f32>(0.0), exp(score - own_lse), vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(q));
@@ -146,10 +67,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #endif
         let ds = probability * (dp - own_delta) * p.scale;
         for (var c = 0u; c < D4; c++) {
-            gradient[c] += (ds.x * load_qkv(row0, c) + ds.y * load_qkv(row1, c)) + (ds.z * load_qkv(row2, c) + ds.w * load_qkv(row3, c));
+            gradient[c] += (ds.x * load4_qkv(row0 + 4u * c, p.d - 4u * c) + ds.y * load4_qkv(row1 + 4u * c, p.d - 4u * c)) + (ds.z * load4_qkv(row2 + 4u * c, p.d - 4u * c) + ds.w * load4_qkv(row3 + 4u * c, p.d - 4u * c));
         }
     }
     for (var c = 0u; c < D4; c++) {
-        store_dqkv(query_row, c, gradient[c]);
+        store4_dqkv(query_row + 4u * c, p.d - 4u * c, gradient[c]);
     }
 }

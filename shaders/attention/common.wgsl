@@ -1,4 +1,4 @@
-// What the attention kernels share: where rows of qkv [b, s, a, 3, d] and of [b, s, a, d] lie, loads of four numbers of a head, the dropout's words.
+// What the attention kernels share: where rows of qkv [b, s, a, 3, d] and of [b, s, a, d] lie, and the dropout's words.
 // D4 is ceil(d / 4): a lane keeps a row of a head as D4 vectors, the last one filled up with zeros.
 #include "lib/wide.wgsl"
 #if DROPOUT
@@ -10,11 +10,11 @@
 
 // First element of query (which = 0), key (1) or value (2) of token t.
 fn qkv_row(b: u32, t: u32, head: u32, which: u32) -> u32 {
-    return (((b * p.s + t) * p.a + head) * 3u + which) * (p.d / WIDTH);
+    return (((b * p.s + t) * p.a + head) * 3u + which) * p.d;
 }
 
 fn out_row(b: u32, t: u32, head: u32) -> u32 {
-    return ((b * p.s + t) * p.a + head) * (p.d / WIDTH);
+    return ((b * p.s + t) * p.a + head) * p.d;
 }
 
 #if DROPOUT

@@ -13,45 +13,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_out(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    out[p.out_at + row + c] = v;
-#else
-    let at = p.out_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    out[at] = v.x;
-    if (left > 1u) {
-        out[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        out[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        out[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(ATTENTION_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let q = (groups.x - 1u - group.x) * ATTENTION_LANES + lane;
@@ -64,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum: array<vec4<f32>, D4>;
     let query_row = qkv_row(b, q, head, 0u);
     for (var c = 0u; c < D4; c++) {
-        query[c] = p.scale * load_qkv(query_row, c);
+        query[c] = p.scale * load4_qkv(query_row + 4u * c, p.d - 4u * c);
         sum[c] = vec4<f32>(0.0);
     }
 #if DROPOUT
@@ -82,7 +43,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var score = vec4<f32>(0.0);
         for (var c = 0u; c < D4; c++) {
             score += vec4<f32>(
-                dot(query[c], load_qkv(row0, c)), dot(query[c], load_qkv(row1, c)), dot(query[c], load_qkv(row2, c)), dot(query[c], load_qkv(row3, c)),
+                dot(query[c], load4_qkv(row0 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row1 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row2 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row3 + 4u * c, p.d - 4u * c)),
             );
         }
         score = select(vec4<f32>(-1.0e30), score, vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(q));
@@ -95,15 +56,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let words = philox_words(add64(words_at, first), vec2<u32>(p.stream_low, p.stream_high), vec2<u32>(p.seed_low, p.seed_high));
         weight = select(vec4<f32>(0.0), weight * p.keep_scale, words >= vec4<u32>(p.threshold));
 #endif
-        let value = p.d / WIDTH;
+        let value = p.d;
         for (var c = 0u; c < D4; c++) {
-            sum[c] = sum[c] * shrink + ((weight.x * load_qkv(row0 + value, c) + weight.y * load_qkv(row1 + value, c))
-                + (weight.z * load_qkv(row2 + value, c) + weight.w * load_qkv(row3 + value, c)));
+            sum[c] = sum[c] * shrink + ((weight.x * load4_qkv(row0 + value + 4u * c, p.d - 4u * c) + weight.y * load4_qkv(row1 + value + 4u * c, p.d - 4u * c))
+                + (weight.z * load4_qkv(row2 + value + 4u * c, p.d - 4u * c) + weight.w * load4_qkv(row3 + value + 4u * c, p.d - 4u * c)));
         }
     }
     let to = out_row(b, q, head);
     for (var c = 0u; c < D4; c++) {
-        store_out(to, c, sum[c] / total);
+        store4_out(to + 4u * c, p.d - 4u * c, sum[c] / total);
     }
-    lse[p.lse_at + (b * p.a + head) * p.s + q] = highest + log(total);
+    store_lse((b * p.a + head) * p.s + q, highest + log(total));
 }

@@ -16,65 +16,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_dout(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return dout[p.dout_at + row + c];
-#else
-    let at = p.dout_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(dout[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = dout[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = dout[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = dout[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_dqkv(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    dqkv[p.dqkv_at + row + c] = v;
-#else
-    let at = p.dqkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    dqkv[at] = v.x;
-    if (left > 1u) {
-        dqkv[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        dqkv[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        dqkv[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let block = group.x * 8u;
@@ -82,10 +23,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let head = group.y;
     let b = group.z;
     let key_row = qkv_row(b, k, head, 1u);
-    let value_row = key_row + p.d / WIDTH;
+    let value_row = key_row + p.d;
 #for C D4
-    let key{C} = p.scale * load_qkv(key_row, {C}u);
-    let value{C} = load_qkv(value_row, {C}u);
+    let key{C} = p.scale * load4_qkv(key_row + 4u * {C}u, p.d - 4u * {C}u);
+    let value{C} = load4_qkv(value_row + 4u * {C}u, p.d - 4u * {C}u);
     var dkey{C} = vec4<f32>(0.0);
     var dvalue{C} = vec4<f32>(0.0);
 #end
@@ -99,11 +40,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
         let query_row = qkv_row(b, own_q, head, 0u);
         let row = out_row(b, own_q, head);
 #for C D4
-        let query{C} = load_qkv(query_row, {C}u);
-        let upstream{C} = load_dout(row, {C}u);
+        let query{C} = load4_qkv(query_row + 4u * {C}u, p.d - 4u * {C}u);
+        let upstream{C} = load4_dout(row + 4u * {C}u, p.d - 4u * {C}u);
 #end
-        let own_lse = lse[p.lse_at + statistics + own_q];
-        let own_delta = delta[p.delta_at + statistics + own_q];
+        let own_lse = load_lse(statistics + own_q);
+        let own_delta = load_delta(statistics + own_q);
 #for J 8
         var score{J} = 0.0;
         var dp{J} = 0.0;
@@ -130,8 +71,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     }
     if (block + lane < p.s) {
 #for C D4
-        store_dqkv(key_row, {C}u, dkey{C});
-        store_dqkv(value_row, {C}u, dvalue{C});
+        store4_dqkv(key_row + 4u * {C}u, p.d - 4u * {C}u, dkey{C});
+        store4_dqkv(value_row + 4u * {C}u, p.d - 4u * {C}u, dvalue{C});
 #end
     }
 }

@@ -17,85 +17,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_out(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return out[p.out_at + row + c];
-#else
-    let at = p.out_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(out[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = out[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = out[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = out[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn load_dout(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return dout[p.dout_at + row + c];
-#else
-    let at = p.dout_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(dout[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = dout[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = dout[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = dout[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_dqkv(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    dqkv[p.dqkv_at + row + c] = v;
-#else
-    let at = p.dqkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    dqkv[at] = v.x;
-    if (left > 1u) {
-        dqkv[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        dqkv[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        dqkv[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let block = (groups.x - 1u - group.x) * 8u;
@@ -107,13 +28,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let out_at = out_row(b, q, head);
     var own_delta = 0.0;
 #for C D4
-    let query{C} = p.scale * load_qkv(query_row, {C}u);
-    let upstream{C} = load_dout(out_at, {C}u);
+    let query{C} = p.scale * load4_qkv(query_row + 4u * {C}u, p.d - 4u * {C}u);
+    let upstream{C} = load4_dout(out_at + 4u * {C}u, p.d - 4u * {C}u);
     var gradient{C} = vec4<f32>(0.0);
-    own_delta += dot(upstream{C}, load_out(out_at, {C}u));
+    own_delta += dot(upstream{C}, load4_out(out_at + 4u * {C}u, p.d - 4u * {C}u));
 #end
     let statistic = (b * p.a + head) * p.s + q;
-    let own_lse = lse[p.lse_at + statistic];
+    let own_lse = load_lse(statistic);
 #if DROPOUT
     let words_at = dropout_row(b, head, q);
     let stream = vec2<u32>(p.stream_low, p.stream_high);
@@ -122,8 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var first = 0u; first <= last; first += 8u) {
         let row = qkv_row(b, min(first + lane, p.s - 1u), head, 1u);
 #for C D4
-        let key{C} = load_qkv(row, {C}u);
-        let value{C} = load_qkv(row + p.d / WIDTH, {C}u);
+        let key{C} = load4_qkv(row + 4u * {C}u, p.d - 4u * {C}u);
+        let value{C} = load4_qkv(row + p.d + 4u * {C}u, p.d - 4u * {C}u);
 #end
 #if DROPOUT
         let words_a = philox_words(add64(words_at, first), stream, seed);
@@ -149,9 +70,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #end
     }
     if (block + lane < p.s) {
-        delta[p.delta_at + statistic] = own_delta;
+        store_delta(statistic, own_delta);
 #for C D4
-        store_dqkv(query_row, {C}u, gradient{C});
+        store4_dqkv(query_row + 4u * {C}u, p.d - 4u * {C}u, gradient{C});
 #end
     }
 }

@@ -14,45 +14,6 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn load_qkv(row: u32, c: u32) -> vec4<f32> {
-#if WIDE
-    return qkv[p.qkv_at + row + c];
-#else
-    let at = p.qkv_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    var v = vec4<f32>(qkv[at], 0.0, 0.0, 0.0);
-    if (left > 1u) {
-        v.y = qkv[at + 1u];
-    }
-    if (left > 2u) {
-        v.z = qkv[at + 2u];
-    }
-    if (left > 3u) {
-        v.w = qkv[at + 3u];
-    }
-    return v;
-#endif
-}
-
-fn store_out(row: u32, c: u32, v: vec4<f32>) {
-#if WIDE
-    out[p.out_at + row + c] = v;
-#else
-    let at = p.out_at + row + 4u * c;
-    let left = p.d - 4u * c;
-    out[at] = v.x;
-    if (left > 1u) {
-        out[at + 1u] = v.y;
-    }
-    if (left > 2u) {
-        out[at + 2u] = v.z;
-    }
-    if (left > 3u) {
-        out[at + 3u] = v.w;
-    }
-#endif
-}
-
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let block = (groups.x - 1u - group.x) * 8u;
@@ -62,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let b = group.z;
     let query_row = qkv_row(b, q, head, 0u);
 #for C D4
-    let query{C} = p.scale * load_qkv(query_row, {C}u);
+    let query{C} = p.scale * load4_qkv(query_row + 4u * {C}u, p.d - 4u * {C}u);
     var sum{C} = vec4<f32>(0.0);
 #end
 #if DROPOUT
@@ -75,8 +36,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var first = 0u; first <= last; first += 8u) {
         let row = qkv_row(b, min(first + lane, p.s - 1u), head, 1u);
 #for C D4
-        let key{C} = load_qkv(row, {C}u);
-        let value{C} = load_qkv(row + p.d / WIDTH, {C}u);
+        let key{C} = load4_qkv(row + 4u * {C}u, p.d - 4u * {C}u);
+        let value{C} = load4_qkv(row + p.d + 4u * {C}u, p.d - 4u * {C}u);
 #end
         var higher = highest;
 #for J 8
@@ -112,8 +73,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (block + lane < p.s) {
         let to = out_row(b, q, head);
 #for C D4
-        store_out(to, {C}u, sum{C} / total);
+        store4_out(to + 4u * {C}u, p.d - 4u * {C}u, sum{C} / total);
 #end
-        lse[p.lse_at + (b * p.a + head) * p.s + q] = highest + log(total);
+        store_lse((b * p.a + head) * p.s + q, highest + log(total));
     }
 }

@@ -9,13 +9,14 @@ struct Params { x_at: u32, bias_at: u32, rows: u32, n: u32 }
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = p.n / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
+    let column = first_column(group, lane);
     let first = first_row(group, groups);
-    if (column < n) {
-        let b = bias[p.bias_at + column];
+    if (column < p.n) {
+        let left = p.n - column;
+        let b = load4_bias(column, left);
         for (var row = first; row < min(first + COLUMN_ROWS, p.rows); row++) {
-            x[p.x_at + row * n + column] += b;
+            let at = row * p.n + column;
+            store4_x(at, left, load4_x(at, left) + b);
         }
     }
 }

@@ -10,13 +10,13 @@ struct Params { partial_at: u32, dst_at: u32, n: u32, blocks: u32 }
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = p.n / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
-    if (column < n) {
-        var sum = T(0.0);
+    let column = first_column(group, lane);
+    if (column < p.n) {
+        let left = p.n - column;
+        var sum = vec4<f32>(0.0);
         for (var block = 0u; block < p.blocks; block++) {
-            sum += partial[p.partial_at + block * n + column];
+            sum += load4_partial(block * p.n + column, left);
         }
-        dst[p.dst_at + column] += sum;
+        store4_dst(column, left, load4_dst(column, left) + sum);
     }
 }

@@ -10,14 +10,14 @@ struct Params { dy_at: u32, partial_at: u32, rows: u32, n: u32, rows_per_block: 
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = p.n / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
-    let first = group.y * p.rows_per_block;
-    if (column < n) {
-        var sum = T(0.0);
+    let column = first_column(group, lane);
+    if (column < p.n) {
+        let left = p.n - column;
+        let first = group.y * p.rows_per_block;
+        var sum = vec4<f32>(0.0);
         for (var row = first; row < min(first + p.rows_per_block, p.rows); row++) {
-            sum += dy[p.dy_at + row * n + column];
+            sum += load4_dy(row * p.n + column, left);
         }
-        partial[p.partial_at + group.y * n + column] = sum;
+        store4_partial(group.y * p.n + column, left, sum);
     }
 }

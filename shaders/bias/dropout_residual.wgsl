@@ -1,8 +1,8 @@
 // The end of a residual branch: y = residual + dropout(x + bias); y may be the residual.
 // Operands: x [t, h] read · bias [h] read · residual [t, h] read · y [t, h] write. Dispatch: as lib/columns.
 // DROPOUT: with a mask.
-#include "lib/columns.wgsl"
 #include "lib/wide.wgsl"
+#include "lib/columns.wgsl"
 #if DROPOUT
 #include "lib/dropout.wgsl"
 #endif
@@ -19,18 +19,18 @@ struct Params {
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = p.n / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
+    let column = first_column(group, lane);
     let first = first_row(group, groups);
-    if (column < n) {
-        let b = bias[p.bias_at + column];
+    if (column < p.n) {
+        let left = p.n - column;
+        let b = load4_bias(column, left);
         for (var row = first; row < min(first + COLUMN_ROWS, p.rows); row++) {
-            let i = row * n + column;
-            let branch = x[p.x_at + i] + b;
+            let at = row * p.n + column;
+            let branch = load4_x(at, left) + b;
 #if DROPOUT
-            y[p.y_at + i] = residual[p.residual_at + i] + drop_out(branch, i * WIDTH);
+            store4_y(at, left, load4_residual(at, left) + drop_out(branch, at));
 #else
-            y[p.y_at + i] = residual[p.residual_at + i] + branch;
+            store4_y(at, left, load4_residual(at, left) + branch);
 #endif
         }
     }

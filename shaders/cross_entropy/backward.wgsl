@@ -15,20 +15,16 @@ struct Params {
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = p.v / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
+    let column = first_column(group, lane);
     let first = first_row(group, groups);
-    if (column < v) {
+    if (column < p.v) {
+        let left = p.v - column;
         for (var row = first; row < min(first + COLUMN_ROWS, p.rows); row++) {
-            let hit = targets[p.targets_at + row] - p.first_column;
-            let i = row * v + column;
-            let probability = exp(logits[p.logits_at + i] - largest[p.largest_at + row]) / sum_exp[p.sum_exp_at + row];
-#if WIDE
-            let one = select(vec4<f32>(0.0), vec4<f32>(1.0), vec4<u32>(hit) == vec4<u32>(0u, 1u, 2u, 3u) + 4u * column);
-#else
-            let one = select(0.0, 1.0, hit == column);
-#endif
-            dlogits[p.dlogits_at + i] = p.scale * (probability - one);
+            let at = row * p.v + column;
+            let hit = load_targets(row) - p.first_column;
+            let probability = exp(load4_logits(at, left) - load_largest(row)) / load_sum_exp(row);
+            let one = select(vec4<f32>(0.0), vec4<f32>(1.0), vec4<u32>(hit) == vec4<u32>(0u, 1u, 2u, 3u) + column);
+            store4_dlogits(at, left, p.scale * (probability - one));
         }
     }
 }

@@ -11,9 +11,10 @@ struct Params { sum_exp_at: u32, target_logit_at: u32, loss_at: u32, n: u32 }
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            loss[p.loss_at + i] = log(sum_exp[p.sum_exp_at + i]) - target_logit[p.target_logit_at + i];
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            store4_loss(at, left, log(load4_sum_exp(at, left)) - load4_target_logit(at, left));
         }
     }
 }

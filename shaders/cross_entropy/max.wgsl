@@ -14,25 +14,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (row >= p.rows) {
         return;
     }
-    let v = p.v / WIDTH;
-    let start = p.logits_at + row * v;
-    // Lanes past the end of a short row repeat an element: a maximum does not mind, and no infinity is needed.
-    var best = logits[start + min(lane, v - 1u)];
-    for (var i = lane + ROW_LANES; i < v; i += ROW_LANES) {
-        let other = logits[start + i];
-#if WIDE
-        best = vec4<f32>(
-            max_or_nan(best.x, other.x), max_or_nan(best.y, other.y), max_or_nan(best.z, other.z), max_or_nan(best.w, other.w),
-        );
-#else
-        best = max_or_nan(best, other);
-#endif
+    // Lanes past the end of a short row repeat an element, as what is missing of four does: a maximum does not mind, and no infinity is needed.
+    var best = four(row, min(4u * lane, (p.v - 1u) / 4u * 4u));
+    for (var column = 4u * (lane + ROW_LANES); column < p.v; column += 4u * ROW_LANES) {
+        best = max_or_nan4(best, four(row, column));
     }
-#if WIDE
     tree[lane].x = max_or_nan(max_or_nan(best.x, best.y), max_or_nan(best.z, best.w));
-#else
-    tree[lane].x = best;
-#endif
     workgroupBarrier();
     for (var half = ROW_LANES / 2u; half > 0u; half >>= 1u) {
         if (lane < half) {
@@ -41,6 +28,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         workgroupBarrier();
     }
     if (lane == 0u) {
-        largest[p.largest_at + row] = tree[0].x;
+        store_largest(row, tree[0].x);
     }
+}
+
+fn four(row: u32, column: u32) -> vec4<f32> {
+    let left = p.v - column;
+    let v = load4_logits(row * p.v + column, left);
+    return select(vec4<f32>(v.x), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }

@@ -19,30 +19,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if (row >= p.rows) {
         return;
     }
-    let v = p.v / WIDTH;
-    let start = p.logits_at + row * v;
-    let row_max = largest[p.largest_at + row];
-    var sum = T(0.0);
-    for (var i = lane; i < v; i += ROW_LANES) {
-        sum += exp(logits[start + i] - row_max);
+    let row_max = load_largest(row);
+    var sum = vec4<f32>(0.0);
+    for (var column = 4u * lane; column < p.v; column += 4u * ROW_LANES) {
+        let left = p.v - column;
+        let terms = exp(load4_logits(row * p.v + column, left) - row_max);
+        sum += select(vec4<f32>(0.0), terms, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
     }
-#if WIDE
-    let all = sum_lanes((sum.x + sum.y) + (sum.z + sum.w), lane);
-#else
-    let all = sum_lanes(sum, lane);
-#endif
+    let all = sum_lanes(total(sum), lane);
     if (lane == 0u) {
-        sum_exp[p.sum_exp_at + row] = all;
-        let column = targets[p.targets_at + row] - p.first_column;
+        store_sum_exp(row, all);
+        let column = load_targets(row) - p.first_column;
+        var hit = 0.0;
         // A column before the first one wraps round and is past the last one.
         if (column < p.v) {
-#if WIDE
-            target_logit[p.target_logit_at + row] = logits[start + column / 4u][column % 4u] - row_max;
-#else
-            target_logit[p.target_logit_at + row] = logits[start + column] - row_max;
-#endif
-        } else {
-            target_logit[p.target_logit_at + row] = 0.0;
+            let first = column - column % 4u;
+            hit = load4_logits(row * p.v + first, p.v - first)[column % 4u] - row_max;
         }
+        store_target_logit(row, hit);
     }
 }

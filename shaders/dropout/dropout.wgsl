@@ -15,9 +15,10 @@ struct Params {
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            y[p.y_at + i] = drop_out(x[p.x_at + i], i * WIDTH);
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            store4_y(at, left, drop_out(load4_x(at, left), at));
         }
     }
 }

@@ -9,9 +9,10 @@ struct Params { x_at: u32, n: u32, bits: u32 }
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            x[p.x_at + i] = T(bitcast<f32>(p.bits));
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            store4_x(at, left, vec4<f32>(bitcast<f32>(p.bits)));
         }
     }
 }

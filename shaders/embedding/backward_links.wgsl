@@ -13,11 +13,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (row < p.v) {
         var last = row;
         for (var t = 0u; t < p.t; t++) {
-            if (tokens[p.tokens_at + t] - p.first_of_table == row) {
-                links[p.links_at + last] = t + 1u;
+            if (load_tokens(t) - p.first_of_table == row) {
+                store_links(last, t + 1u);
                 last = p.v + t;
             }
         }
-        links[p.links_at + last] = 0u;
+        store_links(last, 0u);
     }
 }

@@ -12,9 +12,10 @@ struct Params { x_at: u32, dy_at: u32, dx_at: u32, n: u32 }
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            dx[p.dx_at + i] = gelu_derivative(x[p.x_at + i]) * dy[p.dy_at + i];
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            store4_dx(at, left, gelu_derivative(load4_x(at, left)) * load4_dy(at, left));
         }
     }
 }

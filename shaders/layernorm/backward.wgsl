@@ -15,41 +15,34 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-#if WIDE
-fn total(v: vec4<f32>) -> f32 {
-    return (v.x + v.y) + (v.z + v.w);
-}
-#else
-fn total(v: f32) -> f32 {
-    return v;
-}
-#endif
-
 @compute @workgroup_size(ROW_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(group, groups);
     if (row >= p.rows) {
         return;
     }
-    let h = p.h / WIDTH;
-    let row_mean = mean[p.mean_at + row];
-    let row_rstd = rstd[p.rstd_at + row];
-    var sum = T(0.0);
-    var product = T(0.0);
-    for (var i = lane; i < h; i += ROW_LANES) {
-        let g = dy[p.dy_at + row * h + i] * gamma[p.gamma_at + i];
+    let start = row * p.h;
+    let row_mean = load_mean(row);
+    let row_rstd = load_rstd(row);
+    // What is missing of four has dy = 0, and counts for nothing.
+    var sum = vec4<f32>(0.0);
+    var product = vec4<f32>(0.0);
+    for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
+        let left = p.h - i;
+        let g = load4_dy(start + i, left) * load4_gamma(i, left);
         sum += g;
-        product += g * ((x[p.x_at + row * h + i] - row_mean) * row_rstd);
+        product += g * ((load4_x(start + i, left) - row_mean) * row_rstd);
     }
     let means = sum_lanes2(vec2<f32>(total(sum), total(product)), lane) / f32(p.h);
-    for (var i = lane; i < h; i += ROW_LANES) {
-        let g = dy[p.dy_at + row * h + i] * gamma[p.gamma_at + i];
-        let normal = (x[p.x_at + row * h + i] - row_mean) * row_rstd;
+    for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
+        let left = p.h - i;
+        let g = load4_dy(start + i, left) * load4_gamma(i, left);
+        let normal = (load4_x(start + i, left) - row_mean) * row_rstd;
         let d = row_rstd * (g - means.x - normal * means.y);
 #if ACCUMULATE
-        dx[p.dx_at + row * h + i] += d;
+        store4_dx(start + i, left, load4_dx(start + i, left) + d);
 #else
-        dx[p.dx_at + row * h + i] = d;
+        store4_dx(start + i, left, d);
 #endif
     }
 }

@@ -11,16 +11,16 @@ struct Params { partial_at: u32, dgamma_at: u32, dbeta_at: u32, h: u32, blocks: 
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let h = p.h / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
-    if (column < h) {
-        var gain = T(0.0);
-        var offset = T(0.0);
+    let column = first_column(group, lane);
+    if (column < p.h) {
+        let left = p.h - column;
+        var gain = vec4<f32>(0.0);
+        var offset = vec4<f32>(0.0);
         for (var block = 0u; block < p.blocks; block++) {
-            gain += partial[p.partial_at + block * 2u * h + column];
-            offset += partial[p.partial_at + (block * 2u + 1u) * h + column];
+            gain += load4_partial(block * 2u * p.h + column, left);
+            offset += load4_partial((block * 2u + 1u) * p.h + column, left);
         }
-        dgamma[p.dgamma_at + column] += gain;
-        dbeta[p.dbeta_at + column] += offset;
+        store4_dgamma(column, left, load4_dgamma(column, left) + gain);
+        store4_dbeta(column, left, load4_dbeta(column, left) + offset);
     }
 }

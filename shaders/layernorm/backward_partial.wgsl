@@ -17,18 +17,18 @@ struct Params {
 
 @compute @workgroup_size(COLUMN_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let h = p.h / WIDTH;
-    let column = group.x * COLUMN_LANES + lane;
-    let first = group.y * p.rows_per_block;
-    if (column < h) {
-        var dgamma = T(0.0);
-        var dbeta = T(0.0);
+    let column = first_column(group, lane);
+    if (column < p.h) {
+        let left = p.h - column;
+        let first = group.y * p.rows_per_block;
+        var dgamma = vec4<f32>(0.0);
+        var dbeta = vec4<f32>(0.0);
         for (var row = first; row < min(first + p.rows_per_block, p.rows); row++) {
-            let upstream = dy[p.dy_at + row * h + column];
-            dgamma += upstream * ((x[p.x_at + row * h + column] - mean[p.mean_at + row]) * rstd[p.rstd_at + row]);
+            let upstream = load4_dy(row * p.h + column, left);
+            dgamma += upstream * ((load4_x(row * p.h + column, left) - load_mean(row)) * load_rstd(row));
             dbeta += upstream;
         }
-        partial[p.partial_at + group.y * 2u * h + column] = dgamma;
-        partial[p.partial_at + (group.y * 2u + 1u) * h + column] = dbeta;
+        store4_partial(group.y * 2u * p.h + column, left, dgamma);
+        store4_partial((group.y * 2u + 1u) * p.h + column, left, dbeta);
     }
 }

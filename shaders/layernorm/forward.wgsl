@@ -15,41 +15,31 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-#if WIDE
-fn total(v: vec4<f32>) -> f32 {
-    return (v.x + v.y) + (v.z + v.w);
-}
-#else
-fn total(v: f32) -> f32 {
-    return v;
-}
-#endif
-
 @compute @workgroup_size(ROW_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = row_of(group, groups);
     if (row >= p.rows) {
         return;
     }
-    let h = p.h / WIDTH;
-    let start = p.x_at + row * h;
-    var sum = T(0.0);
-    for (var i = lane; i < h; i += ROW_LANES) {
-        sum += x[start + i];
+    let start = row * p.h;
+    var sum = vec4<f32>(0.0);
+    for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
+        sum += load4_x(start + i, p.h - i);
     }
     let row_mean = sum_lanes(total(sum), lane) / f32(p.h);
-    var squares = T(0.0);
-    for (var i = lane; i < h; i += ROW_LANES) {
-        let centred = x[start + i] - row_mean;
-        squares += centred * centred;
+    var squares = vec4<f32>(0.0);
+    for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
+        let centred = load4_x(start + i, p.h - i) - row_mean;
+        squares += select(vec4<f32>(0.0), centred * centred, vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.h));
     }
     let row_rstd = 1.0 / sqrt(sum_lanes(total(squares), lane) / f32(p.h) + p.eps);
-    for (var i = lane; i < h; i += ROW_LANES) {
-        let normal = (x[start + i] - row_mean) * row_rstd;
-        y[p.y_at + row * h + i] = normal * gamma[p.gamma_at + i] + beta[p.beta_at + i];
+    for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
+        let left = p.h - i;
+        let normal = (load4_x(start + i, left) - row_mean) * row_rstd;
+        store4_y(start + i, left, normal * load4_gamma(i, left) + load4_beta(i, left));
     }
     if (lane == 0u) {
-        mean[p.mean_at + row] = row_mean;
-        rstd[p.rstd_at + row] = row_rstd;
+        store_mean(row, row_mean);
+        store_rstd(row, row_rstd);
     }
 }

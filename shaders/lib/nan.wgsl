@@ -13,3 +13,7 @@ fn max_or_nan(a: f32, b: f32) -> f32 {
     }
     return max(a, b);
 }
+
+fn max_or_nan4(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(max_or_nan(a.x, b.x), max_or_nan(a.y, b.y), max_or_nan(a.z, b.z), max_or_nan(a.w, b.w));
+}

@@ -27,3 +27,8 @@ fn sum_lanes2(value: vec2<f32>, lane: u32) -> vec2<f32> {
 fn sum_lanes(value: f32, lane: u32) -> f32 {
     return sum_lanes2(vec2<f32>(value, 0.0), lane).x;
 }
+
+// The sum of four.
+fn total(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}

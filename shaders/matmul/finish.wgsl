@@ -1,14 +1,23 @@
 // The end of a product: element (or four) number `at` of c, in column `column`, gets its value.
+#if GELU
+#include "lib/gelu.wgsl"
+#endif
+
 fn finish(at: u32, column: u32, product: T) {
     var value = product;
 #if BETA
-    value += p.beta * c[p.c_at + at];
+    value += p.beta * load_c(at);
 #endif
 #if BIAS
-    value += bias[p.bias_at + column];
+    value += load_bias(column);
 #endif
-    c[p.c_at + at] = value;
+    store_c(at, value);
 #if GELU
-    y[p.y_at + at] = gelu(value);
+    // The activation is that of what is kept, rounded as it is.
+#if WIDE
+    store_y(at, gelu(rounded_c(value)));
+#else
+    store_y(at, gelu(rounded_c(vec4<f32>(value))).x);
+#endif
 #endif
 }

@@ -6,7 +6,12 @@
 // BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
 // Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
 // Dispatch: (n / 64, m / 64, batch), rounded up.
-#include "lib/gelu.wgsl"
+#include "lib/wide.wgsl"
+#if WIDE
+#define WIDTH 4u
+#else
+#define WIDTH 1u
+#endif
 #operand a read T
 #operand b read T
 #operand c write T
@@ -80,8 +85,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = group.y * 64u + lane / 8u * 8u;
     let column = group.x * 64u + lane % 8u * 8u;
     let k = p.k;
-    let a_start = p.a_at + group.z * (p.m * k / WIDTH);
-    let b_start = p.b_at + group.z * (k * p.n / WIDTH);
+    let a_start = group.z * (p.m * k / WIDTH);
+    let b_start = group.z * (k * p.n / WIDTH);
     var acc: array<vec4<f32>, 16>;
 #if WIDE
 #if TRANS_A
@@ -100,26 +105,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #endif
 #if STEP_ONE
     for (var i = 0u; i < k; i++) {
-        step(&acc, a[a0_at + i * a_step], a[a1_at + i * a_step], b[b0_at + i * b_step], b[b1_at + i * b_step]);
+        step(&acc, load_a(a0_at + i * a_step), load_a(a1_at + i * a_step), load_b(b0_at + i * b_step), load_b(b1_at + i * b_step));
     }
 #else
     let k4 = k / 4u;
     for (var i = 0u; i < k4; i++) {
 #if TRANS_A
-        let ta0 = mat4x4<f32>(a[a0_at + 4u * i * a_step], a[a0_at + (4u * i + 1u) * a_step], a[a0_at + (4u * i + 2u) * a_step], a[a0_at + (4u * i + 3u) * a_step]);
-        let ta1 = mat4x4<f32>(a[a1_at + 4u * i * a_step], a[a1_at + (4u * i + 1u) * a_step], a[a1_at + (4u * i + 2u) * a_step], a[a1_at + (4u * i + 3u) * a_step]);
+        let ta0 = mat4x4<f32>(load_a(a0_at + 4u * i * a_step), load_a(a0_at + (4u * i + 1u) * a_step), load_a(a0_at + (4u * i + 2u) * a_step), load_a(a0_at + (4u * i + 3u) * a_step));
+        let ta1 = mat4x4<f32>(load_a(a1_at + 4u * i * a_step), load_a(a1_at + (4u * i + 1u) * a_step), load_a(a1_at + (4u * i + 2u) * a_step), load_a(a1_at + (4u * i + 3u) * a_step));
 #else
         let at = a_start + i;
-        let ta0 = transpose(mat4x4<f32>(a[at + rows[0] * k4], a[at + rows[1] * k4], a[at + rows[2] * k4], a[at + rows[3] * k4]));
-        let ta1 = transpose(mat4x4<f32>(a[at + rows[4] * k4], a[at + rows[5] * k4], a[at + rows[6] * k4], a[at + rows[7] * k4]));
+        let ta0 = transpose(mat4x4<f32>(load_a(at + rows[0] * k4), load_a(at + rows[1] * k4), load_a(at + rows[2] * k4), load_a(at + rows[3] * k4)));
+        let ta1 = transpose(mat4x4<f32>(load_a(at + rows[4] * k4), load_a(at + rows[5] * k4), load_a(at + rows[6] * k4), load_a(at + rows[7] * k4)));
 #endif
 #if TRANS_B
         let bt = b_start + i;
-        let tb0 = transpose(mat4x4<f32>(b[bt + columns[0] * k4], b[bt + columns[1] * k4], b[bt + columns[2] * k4], b[bt + columns[3] * k4]));
-        let tb1 = transpose(mat4x4<f32>(b[bt + columns[4] * k4], b[bt + columns[5] * k4], b[bt + columns[6] * k4], b[bt + columns[7] * k4]));
+        let tb0 = transpose(mat4x4<f32>(load_b(bt + columns[0] * k4), load_b(bt + columns[1] * k4), load_b(bt + columns[2] * k4), load_b(bt + columns[3] * k4)));
+        let tb1 = transpose(mat4x4<f32>(load_b(bt + columns[4] * k4), load_b(bt + columns[5] * k4), load_b(bt + columns[6] * k4), load_b(bt + columns[7] * k4)));
 #else
-        let tb0 = mat4x4<f32>(b[b0_at + 4u * i * b_step], b[b0_at + (4u * i + 1u) * b_step], b[b0_at + (4u * i + 2u) * b_step], b[b0_at + (4u * i + 3u) * b_step]);
-        let tb1 = mat4x4<f32>(b[b1_at + 4u * i * b_step], b[b1_at + (4u * i + 1u) * b_step], b[b1_at + (4u * i + 2u) * b_step], b[b1_at + (4u * i + 3u) * b_step]);
+        let tb0 = mat4x4<f32>(load_b(b0_at + 4u * i * b_step), load_b(b0_at + (4u * i + 1u) * b_step), load_b(b0_at + (4u * i + 2u) * b_step), load_b(b0_at + (4u * i + 3u) * b_step));
+        let tb1 = mat4x4<f32>(load_b(b1_at + 4u * i * b_step), load_b(b1_at + (4u * i + 1u) * b_step), load_b(b1_at + (4u * i + 2u) * b_step), load_b(b1_at + (4u * i + 3u) * b_step));
 #endif
         step(&acc, ta0[0], ta1[0], tb0[0], tb1[0]);
         step(&acc, ta0[1], ta1[1], tb0[1], tb1[1]);
@@ -149,10 +154,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let bt = b_start + i * b_step;
         step(
             &acc,
-            vec4<f32>(a[at + rows[0] * a_row], a[at + rows[1] * a_row], a[at + rows[2] * a_row], a[at + rows[3] * a_row]),
-            vec4<f32>(a[at + rows[4] * a_row], a[at + rows[5] * a_row], a[at + rows[6] * a_row], a[at + rows[7] * a_row]),
-            vec4<f32>(b[bt + columns[0] * b_column], b[bt + columns[1] * b_column], b[bt + columns[2] * b_column], b[bt + columns[3] * b_column]),
-            vec4<f32>(b[bt + columns[4] * b_column], b[bt + columns[5] * b_column], b[bt + columns[6] * b_column], b[bt + columns[7] * b_column]),
+            vec4<f32>(load_a(at + rows[0] * a_row), load_a(at + rows[1] * a_row), load_a(at + rows[2] * a_row), load_a(at + rows[3] * a_row)),
+            vec4<f32>(load_a(at + rows[4] * a_row), load_a(at + rows[5] * a_row), load_a(at + rows[6] * a_row), load_a(at + rows[7] * a_row)),
+            vec4<f32>(load_b(bt + columns[0] * b_column), load_b(bt + columns[1] * b_column), load_b(bt + columns[2] * b_column), load_b(bt + columns[3] * b_column)),
+            vec4<f32>(load_b(bt + columns[4] * b_column), load_b(bt + columns[5] * b_column), load_b(bt + columns[6] * b_column), load_b(bt + columns[7] * b_column)),
         );
     }
 #endif

@@ -6,7 +6,7 @@
 // GELU: c keeps what the activation, into y, was applied to. Needs subgroups of exactly eight lanes.
 // Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
 // Dispatch: (n / 32, m / 32, batch), rounded up.
-#include "lib/gelu.wgsl"
+#define T f32
 #define ROW_BLOCKS 4
 #define COLUMN_BLOCKS 4
 #define TA f32
@@ -53,8 +53,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let row = group.y * (8u * ROW_BLOCKS);
     let column = group.x * (8u * COLUMN_BLOCKS) + lane;
     let k = p.k;
-    let a_start = p.a_at + group.z * p.m * k;
-    let b_start = p.b_at + group.z * k * p.n;
+    let a_start = group.z * p.m * k;
+    let b_start = group.z * k * p.n;
 #if TRANS_A
     let a_row = 1u;
     let a_step = p.m;
@@ -92,12 +92,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #if K4
 #if !TRANS_A
 #for R ROW_BLOCKS
-        let a{R} = a[(a{R}_at + i) / 4u];
+        let a{R} = load_a((a{R}_at + i) / 4u);
 #end
 #endif
 #if TRANS_B
 #for C COLUMN_BLOCKS
-        let b{C} = b[(b{C}_at + i) / 4u];
+        let b{C} = load_b((b{C}_at + i) / 4u);
 #end
 #endif
 #endif
@@ -107,21 +107,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #if TRANS_B
         let right{S}_{C} = b{C}[{S}];
 #else
-        let right{S}_{C} = b[b{C}_at + (i + {S}u) * b_step];
+        let right{S}_{C} = load_b(b{C}_at + (i + {S}u) * b_step);
 #endif
 #else
-        let right{S}_{C} = b[b{C}_at + i * b_step];
+        let right{S}_{C} = load_b(b{C}_at + i * b_step);
 #endif
 #end
 #for R ROW_BLOCKS
 #if K4
 #if TRANS_A
-        let mine{S}_{R} = a[a{R}_at + (i + {S}u) * a_step];
+        let mine{S}_{R} = load_a(a{R}_at + (i + {S}u) * a_step);
 #else
         let mine{S}_{R} = a{R}[{S}];
 #endif
 #else
-        let mine{S}_{R} = a[a{R}_at + i * a_step];
+        let mine{S}_{R} = load_a(a{R}_at + i * a_step);
 #endif
 #for L 8
         left = subgroupBroadcast(mine{S}_{R}, {L}u);

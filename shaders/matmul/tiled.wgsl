@@ -4,7 +4,7 @@
 // TRANS_A: a is [k, m]. TRANS_B: b is [n, k]. BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
 // Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
 // Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up.
-#include "lib/gelu.wgsl"
+#define T f32
 #operand a read T
 #operand b read T
 #operand c write T
@@ -41,8 +41,8 @@ var<workgroup> staged_b: array<f32, DEPTH * PITCH>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.y * BLOCK;
     let column = group.x * BLOCK;
-    let a_start = p.a_at + group.z * p.m * p.k;
-    let b_start = p.b_at + group.z * p.k * p.n;
+    let a_start = group.z * p.m * p.k;
+    let b_start = group.z * p.k * p.n;
     let lane_row = lane / 16u;
     let lane_column = lane % 16u;
     var acc: array<f32, TILE_SIZE * TILE_SIZE>;
@@ -59,7 +59,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #endif
             var a_value = 0.0;
             if (row + ar < p.m && first + ak < p.k) {
-                a_value = a[a_at];
+                a_value = load_a(a_at);
             }
             staged_a[ak * PITCH + ar] = a_value;
 #if TRANS_B
@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #endif
             var b_value = 0.0;
             if (column + bc < p.n && first + bk < p.k) {
-                b_value = b[b_at];
+                b_value = load_b(b_at);
             }
             staged_b[bk * PITCH + bc] = b_value;
         }

@@ -1,4 +1,5 @@
-// Every output = the inputs combined element by element in a balanced binary tree over their order: the arithmetic of the collectives.
+// Every output = the inputs combined element by element in a balanced binary tree over their order: the arithmetic of the collectives,
+// in fp32; a narrower type is rounded once, at the end.
 // INPUTi, OUTPUTi: there is such an operand. An output may be one of the inputs: a lane reads all of an element before it writes it.
 // Operands: in0 .. in7 [n] read · out0 .. out7 [n] write, at most eight buffers in all. Dispatch: as lib/flat.
 #include "lib/wide.wgsl"
@@ -29,13 +30,9 @@ struct Params {
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-fn combine(a: T, b: T) -> T {
+fn combine(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
 #if MAX
-#if WIDE
-    return vec4<f32>(max_or_nan(a.x, b.x), max_or_nan(a.y, b.y), max_or_nan(a.z, b.z), max_or_nan(a.w, b.w));
-#else
-    return max_or_nan(a, b);
-#endif
+    return max_or_nan4(a, b);
 #else
     return a + b;
 #endif
@@ -44,28 +41,29 @@ fn combine(a: T, b: T) -> T {
 @compute @workgroup_size(FLAT_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var item = 0u; item < FLAT_ITEMS; item++) {
-        let i = flat(group, groups, lane, item);
-        if (i < p.n / WIDTH) {
-            var total = in0[p.in0_at + i];
+        let at = flat(group, groups, lane, item);
+        if (at < p.n) {
+            let left = p.n - at;
+            var total = load4_in0(at, left);
 #if INPUT1
-            total = combine(total, in1[p.in1_at + i]);
+            total = combine(total, load4_in1(at, left));
 #endif
 #if INPUT2
-            var second = in2[p.in2_at + i];
+            var second = load4_in2(at, left);
 #if INPUT3
-            second = combine(second, in3[p.in3_at + i]);
+            second = combine(second, load4_in3(at, left));
 #endif
             total = combine(total, second);
 #endif
 #if INPUT4
-            var third = in4[p.in4_at + i];
+            var third = load4_in4(at, left);
 #if INPUT5
-            third = combine(third, in5[p.in5_at + i]);
+            third = combine(third, load4_in5(at, left));
 #endif
 #if INPUT6
-            var fourth = in6[p.in6_at + i];
+            var fourth = load4_in6(at, left);
 #if INPUT7
-            fourth = combine(fourth, in7[p.in7_at + i]);
+            fourth = combine(fourth, load4_in7(at, left));
 #endif
             third = combine(third, fourth);
 #endif
@@ -73,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #endif
 #for I 8
 #if OUTPUT{I}
-            out{I}[p.out{I}_at + i] = total;
+            store4_out{I}(at, left, total);
 #endif
 #end
         }

@@ -6,6 +6,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, StorageAccess, TypeInner};
 
 use super::{ALL, Kernel, REDUCE_INPUTS, REDUCE_OUTPUTS};
+use crate::operand::Element;
 use crate::preprocess::{Bindings, MAX_BINDINGS, MAX_OPERANDS, expand};
 use crate::queue::MAX_PARAMS;
 use crate::shaders::FILES;
@@ -51,13 +52,14 @@ fn operands(kernel: &Kernel, defines: &Defines) -> Vec<(String, bool)> {
     // With everything in one binding of its own the declarations show; more than eight are fine here, since nothing is compiled.
     let of = std::array::from_fn(|i| i as u8);
     let declared = |operands: usize, written: u16| {
-        expand(FILES, kernel.path, defines, &Bindings { of, operands: operands as u8, written })
+        let elements = [Element::Word; MAX_OPERANDS];
+        expand(FILES, kernel.path, defines, &Bindings { of, elements, operands: operands as u8, written })
     };
     for count in 0..=MAX_OPERANDS {
         if let Ok(text) = declared(count, u16::MAX) {
-            let names = text
-                .lines()
-                .filter_map(|line| line.split_once("var<storage, read_write> ")?.1.split_once(": array<"));
+            let names = text.lines().filter_map(|line| {
+                line.split_once("var<storage, read_write> buffer_")?.1.split_once(": array<")
+            });
             // What is written cannot be given to be read.
             let written = |i: usize| declared(count, !(1 << i)).is_err();
             return names.enumerate().map(|(i, (name, _))| (name.to_owned(), written(i))).collect();
@@ -102,7 +104,9 @@ fn every_variant_is_valid_and_laid_out_as_the_host_has_it() {
         for defines in defines(kernel) {
             let operands = operands(kernel, &defines);
             for of in sharings(&operands) {
-                variants += usize::from(check(kernel, &defines, &operands, &of));
+                for elements in ELEMENTS {
+                    variants += usize::from(check(kernel, &defines, &operands, &of, elements));
+                }
             }
         }
     }
@@ -110,10 +114,21 @@ fn every_variant_is_valid_and_laid_out_as_the_host_has_it() {
     assert!(variants > 500);
 }
 
+/// What operands hold, one after the other and again from the first: all alike, and mixed.
+const ELEMENTS: [&[Element]; 4] =
+    [&[Element::Word], &[Element::Bf16], &[Element::F16], &[Element::Bf16, Element::Bf16, Element::Word]];
+
 /// Checks a variant; `false` if its operands cannot share buffers like that, which `launch` never asks for.
-fn check(kernel: &Kernel, defines: &Defines, operands: &[(String, bool)], of: &[u8]) -> bool {
-    let what = format!("{} {defines:?} {of:?}", kernel.path);
-    let mut bindings = Bindings { of: [0; MAX_OPERANDS], operands: of.len() as u8, written: 0 };
+fn check(
+    kernel: &Kernel,
+    defines: &Defines,
+    operands: &[(String, bool)],
+    of: &[u8],
+    elements: &[Element],
+) -> bool {
+    let what = format!("{} {defines:?} {of:?} {elements:?}", kernel.path);
+    let elements = std::array::from_fn(|i| elements[i % elements.len()]);
+    let mut bindings = Bindings { of: [0; MAX_OPERANDS], elements, operands: of.len() as u8, written: 0 };
     bindings.of[..of.len()].copy_from_slice(of);
     for (binding, (_, written)) in of.iter().zip(operands) {
         bindings.written |= u16::from(*written) << binding;

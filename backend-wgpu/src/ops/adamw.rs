@@ -1,7 +1,7 @@
 use backend::Result;
 use backend::ops::AdamW;
 
-use crate::backend::{WgpuBackend, only_f32};
+use crate::backend::WgpuBackend;
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -9,7 +9,6 @@ use crate::memory::WgpuBuffer;
 impl WgpuBackend {
     pub(crate) fn do_adamw(&self, args: AdamW<'_, WgpuBuffer>) -> Result<()> {
         let n = args.check()?;
-        only_f32("adamw", args.param)?;
         let [correction1, correction2] = args.bias_corrections();
         for (first, n) in self.pieces(n) {
             let params = kernels::AdamW {

@@ -3,7 +3,7 @@ use backend::philox::drop_below;
 use backend::{Error, Result};
 
 use super::halves;
-use crate::backend::{WgpuBackend, flat, only_f32, roomy};
+use crate::backend::{WgpuBackend, flat, roomy};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -48,7 +48,6 @@ impl WgpuBackend {
     pub(crate) fn do_attention(&self, args: Attention<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
         let AttentionDims { b, s, a, d } = dims;
-        only_f32("attention", args.qkv)?;
         head_fits("attention", d)?;
         for (first, count) in self.row_pieces(b, s * a * 3 * d) {
             macro_rules! run {
@@ -75,7 +74,6 @@ impl WgpuBackend {
         const OP: &str = "attention_backward";
         let dims = args.check()?;
         let AttentionDims { b, s, a, d } = dims;
-        only_f32(OP, args.qkv)?;
         head_fits(OP, d)?;
         roomy(OP, args.workspace, workspace(b, s, a))?;
         let delta = flat(args.workspace)?.rows(0, workspace(b, s, a))?.reshape([b, a, s])?;

@@ -3,7 +3,7 @@ use backend::ops::{BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu};
 use backend::philox::drop_below;
 
 use super::halves;
-use crate::backend::{WgpuBackend, only_f32, roomy};
+use crate::backend::{WgpuBackend, roomy};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -30,7 +30,6 @@ pub(crate) fn workspace(t: usize, n: usize) -> usize {
 impl WgpuBackend {
     pub(crate) fn do_bias_add(&self, args: BiasAdd<'_, WgpuBuffer>) -> Result<()> {
         let [t, n] = args.check()?;
-        only_f32("bias_add", args.x)?;
         for (first, rows) in self.row_pieces(t, n) {
             self.call("bias_add", kernels::BiasAdd { rows: rows as u32, n: n as u32 })
                 .wide(n % 4 == 0)
@@ -43,7 +42,6 @@ impl WgpuBackend {
 
     pub(crate) fn do_bias_gelu(&self, args: BiasGelu<'_, WgpuBuffer>) -> Result<()> {
         let [t, n] = args.check()?;
-        only_f32("bias_gelu", args.x)?;
         for (first, rows) in self.row_pieces(t, n) {
             self.call("bias_gelu", kernels::BiasGelu { rows: rows as u32, n: n as u32 })
                 .wide(n % 4 == 0)
@@ -57,7 +55,6 @@ impl WgpuBackend {
 
     pub(crate) fn do_bias_dropout_residual(&self, args: BiasDropoutResidual<'_, WgpuBuffer>) -> Result<()> {
         let [t, n] = args.check()?;
-        only_f32("bias_dropout_residual", args.x)?;
         for (first, rows) in self.row_pieces(t, n) {
             let mut params: kernels::BiasDropoutResidual = bytemuck::Zeroable::zeroed();
             (params.rows, params.n) = (rows as u32, n as u32);
@@ -82,7 +79,6 @@ impl WgpuBackend {
     pub(crate) fn do_bias_backward(&self, args: BiasBackward<'_, WgpuBuffer>) -> Result<()> {
         const OP: &str = "bias_backward";
         let [t, n] = args.check()?;
-        only_f32(OP, args.dy)?;
         roomy(OP, args.workspace, workspace(t, n))?;
         let workspace = args.workspace.reshape([args.workspace.len()])?;
         for (first, rows) in self.row_pieces(t, n) {

@@ -3,7 +3,7 @@ use backend::ops::Dropout;
 use backend::philox::drop_below;
 
 use super::halves;
-use crate::backend::{WgpuBackend, flat, only_f32};
+use crate::backend::{WgpuBackend, flat};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -11,7 +11,6 @@ use crate::memory::WgpuBuffer;
 impl WgpuBackend {
     pub(crate) fn do_dropout(&self, args: Dropout<'_, WgpuBuffer>) -> Result<()> {
         args.check()?;
-        only_f32("dropout", args.x)?;
         let (x, y, mask) = (flat(args.x)?, flat(args.y)?, args.mask);
         let ([seed_low, seed_high], [stream_low, stream_high]) =
             (halves(mask.stream.seed), halves(mask.stream.stream));

@@ -1,7 +1,7 @@
 use backend::Result;
 use backend::ops::{Gelu, GeluBackward};
 
-use crate::backend::{WgpuBackend, flat, only_f32};
+use crate::backend::{WgpuBackend, flat};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -9,7 +9,6 @@ use crate::memory::WgpuBuffer;
 impl WgpuBackend {
     pub(crate) fn do_gelu(&self, args: Gelu<'_, WgpuBuffer>) -> Result<()> {
         args.check()?;
-        only_f32("gelu", args.x)?;
         let (x, y) = (flat(args.x)?, flat(args.y)?);
         for (first, n) in self.pieces(x.len()) {
             self.call("gelu", kernels::Gelu { n: n as u32 })
@@ -23,7 +22,6 @@ impl WgpuBackend {
 
     pub(crate) fn do_gelu_backward(&self, args: GeluBackward<'_, WgpuBuffer>) -> Result<()> {
         args.check()?;
-        only_f32("gelu_backward", args.x)?;
         let (x, dy, dx) = (flat(args.x)?, flat(args.dy)?, flat(args.dx)?);
         for (first, n) in self.pieces(x.len()) {
             self.call("gelu_backward", kernels::GeluBackward { n: n as u32 })

@@ -2,7 +2,7 @@ use backend::Result;
 use backend::ops::{LayerNorm, LayerNormBackward};
 
 use super::bias::{blocks, most_blocks};
-use crate::backend::{WgpuBackend, flat, only_f32, roomy};
+use crate::backend::{WgpuBackend, flat, roomy};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -14,7 +14,6 @@ pub(crate) fn workspace(t: usize, h: usize) -> usize {
 impl WgpuBackend {
     pub(crate) fn do_layernorm(&self, args: LayerNorm<'_, WgpuBuffer>) -> Result<()> {
         let [t, h] = args.check()?;
-        only_f32("layernorm", args.x)?;
         for (first, rows) in self.row_pieces(t, h) {
             self.call("layernorm", kernels::LayerNorm { rows: rows as u32, h: h as u32, eps: args.eps })
                 .define("ROW_LANES", self.row_lanes(h))
@@ -33,7 +32,6 @@ impl WgpuBackend {
     pub(crate) fn do_layernorm_backward(&self, args: LayerNormBackward<'_, WgpuBuffer>) -> Result<()> {
         const OP: &str = "layernorm_backward";
         let [t, h] = args.check()?;
-        only_f32(OP, args.x)?;
         roomy(OP, args.workspace, workspace(t, h))?;
         let workspace = flat(args.workspace)?;
         for (first, rows) in self.row_pieces(t, h) {

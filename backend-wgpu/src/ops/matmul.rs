@@ -1,7 +1,7 @@
 use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
 use backend::{Result, View};
 
-use crate::backend::{MatmulKernel, WgpuBackend, only_f32};
+use crate::backend::{MatmulKernel, WgpuBackend};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -46,8 +46,6 @@ impl WgpuBackend {
         epilogue: Epilogue<'_>,
     ) -> Result<()> {
         let MatmulDims { batch, m, n, k } = dims;
-        only_f32(op, args.a)?;
-        only_f32(op, args.c)?;
         let widest = (m * n).max(m * k).max(k * n);
         if batch > 1 && batch * widest > self.window() {
             for (first, count) in self.row_pieces(batch, widest) {

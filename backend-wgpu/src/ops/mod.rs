@@ -9,6 +9,7 @@ mod dropout;
 mod elementwise;
 pub(crate) mod embedding;
 mod gelu;
+mod host;
 pub(crate) mod layernorm;
 mod matmul;
 mod reduce;

@@ -1,7 +1,7 @@
 use backend::ops::check_reduce;
-use backend::{Class, ReduceOp, Result, View};
+use backend::{Class, DType, ReduceOp, Result, View};
 
-use crate::backend::{WgpuBackend, flat, only_f32};
+use crate::backend::{WgpuBackend, flat};
 use crate::kernels::{self, REDUCE_INPUTS, REDUCE_OUTPUTS};
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -20,19 +20,18 @@ impl WgpuBackend {
         outputs: Views<'_, 'a>,
     ) -> Result<()> {
         let n = check_reduce(inputs, outputs)?;
-        only_f32("reduce", inputs[0])?;
         if n == 0 || outputs.is_empty() {
             return Ok(());
         }
         if fits(inputs, outputs) {
             return self.combine(op, inputs, outputs);
         }
-        // Too many buffers for one kernel. Four neighbours are a subtree whatever comes after them: each four into scratch, until four are left. All of an
+        // Too many buffers for one kernel. Four neighbours are a subtree whatever comes after them: each four into scratch, in fp32, until four are left. All of an
         // element is read before any of it is written, so that outputs may be inputs.
         let parts = inputs.len().div_ceil(SUBTREE);
         let most = (self.window() / parts / 4 * 4).min(n.next_multiple_of(4));
-        let scratch = self.pool.alloc(Class::Workspace, parts * most * inputs[0].dtype().size())?;
-        let part = |i: usize, n: usize| View::new(&scratch, inputs[0].dtype(), i * most, [n]);
+        let scratch = self.pool.alloc(Class::Workspace, parts * most * DType::F32.size())?;
+        let part = |i: usize, n: usize| View::new(&scratch, DType::F32, i * most, [n]);
         for first in (0..n).step_by(most) {
             let n = most.min(n - first);
             let cut = |views: Views<'_, 'a>| -> Result<Vec<View<'a, WgpuBuffer>>> {

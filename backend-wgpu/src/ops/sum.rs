@@ -1,7 +1,7 @@
 use backend::Result;
 use backend::ops::{BlockSquares, Sum};
 
-use crate::backend::{WgpuBackend, flat, only_f32, roomy};
+use crate::backend::{WgpuBackend, flat, roomy};
 use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
@@ -25,7 +25,6 @@ impl WgpuBackend {
         const OP: &str = "sum";
         let n = args.check()?;
         let Sum { x, out, alpha, beta, workspace: space } = args;
-        only_f32(OP, x)?;
         roomy(OP, space, workspace(n))?;
         let (x, partial, span) = (flat(x)?, flat(space)?.rows(0, workspace(n))?, span(n));
         // Pieces end where a span does.
@@ -36,7 +35,8 @@ impl WgpuBackend {
             let params = kernels::SumPartial { n: n as u32, spans: spans as u32, span: span as u32 };
             self.call(OP, params)
                 .define("ROW_LANES", self.row_lanes(span))
-                .read(x.rows(first, n)?)
+                .wide(n % 4 == 0)
+                .read_wide(x.rows(first, n)?)
                 .write(partial.rows(first / span, spans)?)
                 .run(Grid::Each(spans))?;
         }
@@ -61,7 +61,8 @@ impl WgpuBackend {
             let params = kernels::BlockSquares { n: n as u32, blocks: blocks as u32, block: block as u32 };
             self.call("block_squares", params)
                 .define("ROW_LANES", self.row_lanes(args.block))
-                .read(x.rows(first, n)?)
+                .wide(n % 4 == 0 && block % 4 == 0)
+                .read_wide(x.rows(first, n)?)
                 .write(out.rows(first / block, blocks)?)
                 .run(Grid::Each(blocks))?;
         }

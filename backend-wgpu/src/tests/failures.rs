@@ -22,8 +22,6 @@ fn software_is_not_hardware() {
 #[test]
 fn what_the_device_lacks_is_said() {
     let Some(backend) = rig() else { return };
-    let refused = backend.alloc(Class::Parameters, DType::Bf16, Shape::new(&[4])).unwrap_err();
-    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
     let huge = backend.alloc(Class::Parameters, DType::F32, Shape::new(&[1 << 31])).unwrap_err();
     assert!(matches!(huge, Error::Limit { asked, .. } if asked == 1 << 33), "{huge}");
     let x = floats(backend, &random(10_000, 1), 0, [10_000]);
