@@ -22,6 +22,7 @@ pub mod local;
 pub mod memory;
 pub mod ops;
 pub mod philox;
+pub mod process;
 pub mod rendezvous;
 mod view;
 
