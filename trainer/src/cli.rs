@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{BackendChoice, DataSource, Layers, RunConfig};
+use crate::plan::{DryRun, Plan};
+use crate::reduce::parse_count;
 use crate::{Error, Result};
 
 /// Megatron-Turing NLG: trains a GPT model, tensor x pipeline x data parallel.
@@ -76,6 +78,9 @@ pub struct BenchStepArgs {
     /// Samples a step
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub global_batch: u32,
+    /// Any configuration key; may be given many times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
     /// How long to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub seconds: f64,
@@ -101,6 +106,9 @@ impl BenchStepArgs {
         ] {
             layers = layers.assign(key, i64::from(value), "bench step");
         }
+        for assignment in &self.set {
+            layers = layers.set(assignment)?;
+        }
         RunConfig::resolve(&layers)
     }
 }
@@ -114,6 +122,9 @@ pub struct TrainArgs {
     /// Configuration file, over the preset
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Make the model and its recipe small: about this many parameters, such as 500k, 10M or 1.5B, in the same proportions
+    #[arg(long, value_name = "PARAMETERS", value_parser = parse_count)]
+    pub reduce: Option<u64>,
     /// Any configuration key, over the file; may be given many times
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
@@ -132,16 +143,43 @@ pub struct TrainArgs {
     /// Data-parallel replicas
     #[arg(long, value_name = "N")]
     pub data_parallel: Option<u32>,
+    /// Order of a pipeline's work: gpipe, 1f1b, interleaved or zb-h1
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Model chunks a stage, for the interleaved schedule
+    #[arg(long, value_name = "N")]
+    pub virtual_stages: Option<u32>,
+    /// What the backward computes again: none, selective or full
+    #[arg(long, value_name = "WHAT")]
+    pub recompute: Option<String>,
+    /// Share out the tokens within a tensor group
+    #[arg(long)]
+    pub sequence_parallel: bool,
+    /// Share out the optimizer's state over the replicas (ZeRO-1)
+    #[arg(long)]
+    pub sharded_optimizer: bool,
+    /// Type of weights and activations: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE")]
+    pub precision: Option<String>,
+    /// How sums are taken: fast, or invariant for the same bits in every layout
+    #[arg(long, value_name = "MODE")]
+    pub numerics: Option<String>,
     /// Optimizer steps
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
+    /// Tokens to train on, such as 5M; the run ends with the step that reaches them
+    #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "steps")]
+    pub tokens: Option<u64>,
     /// Directory for everything that the run writes [default: runs/PRESET]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
     /// Go on with the run in this directory, from its newest good checkpoint and with its own configuration
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config", "run_dir"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config", "run_dir", "reduce"])]
     pub resume: Option<PathBuf>,
-    /// Print the summary as JSON when done
+    /// Say what the run would be and what each rank would hold, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the summary (or the plan of a dry run) as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -152,7 +190,30 @@ impl TrainArgs {
     /// # Errors
     /// As [`RunConfig::resolve`]; a `RUN` without a `config.toml`.
     pub fn resolve(&self) -> Result<RunConfig> {
+        RunConfig::resolve(&self.layers()?)
+    }
+
+    /// What `--dry-run` prints: the run, and with `--reduce` the production run beside it.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn plan(&self) -> Result<DryRun> {
+        let layers = self.layers()?;
+        let run = Plan::new(&RunConfig::resolve(&layers)?)?;
+        Ok(match self.reduce {
+            None => DryRun { production: run, reduced: None },
+            Some(_) => {
+                let production = Plan::new(&RunConfig::resolve(&layers.production())?)?;
+                DryRun { production, reduced: Some(run) }
+            }
+        })
+    }
+
+    fn layers(&self) -> Result<Layers> {
         let mut layers = Layers::default();
+        if let Some(target) = self.reduce {
+            layers = layers.reduce(target, std::thread::available_parallelism().map_or(1, usize::from));
+        }
         if let Some(preset) = &self.preset {
             layers = layers.preset(preset);
         }
@@ -186,13 +247,36 @@ impl TrainArgs {
             ("parallel.tensor", self.tensor, "--tensor"),
             ("parallel.pipeline", self.pipeline, "--pipeline"),
             ("parallel.data", self.data_parallel, "--data-parallel"),
+            ("parallel.virtual_stages", self.virtual_stages, "--virtual-stages"),
             ("train.steps", self.steps, "--steps"),
         ] {
             if let Some(value) = value {
                 layers = layers.assign(key, i64::from(value), &format!("{flag} {value}"));
             }
         }
-        RunConfig::resolve(&layers)
+        for (key, value, flag) in [
+            ("parallel.schedule", &self.schedule, "--schedule"),
+            ("parallel.recompute", &self.recompute, "--recompute"),
+            ("train.precision", &self.precision, "--precision"),
+            ("numerics.mode", &self.numerics, "--numerics"),
+        ] {
+            if let Some(value) = value {
+                layers = layers.assign(key, value.as_str(), &format!("{flag} {value}"));
+            }
+        }
+        for (key, on, flag) in [
+            ("parallel.sequence_parallel", self.sequence_parallel, "--sequence-parallel"),
+            ("parallel.sharded_optimizer", self.sharded_optimizer, "--sharded-optimizer"),
+        ] {
+            if on {
+                layers = layers.assign(key, true, flag);
+            }
+        }
+        if let Some(tokens) = self.tokens {
+            // A count is below 10^15.
+            layers = layers.assign("train.tokens", tokens as i64, &format!("--tokens {tokens}"));
+        }
+        Ok(layers)
     }
 }
 
@@ -207,8 +291,12 @@ fn text(path: &Path) -> Result<String> {
 mod tests {
     use clap::CommandFactory;
 
+    use model::Recompute;
+
     use super::*;
     use crate::config::Tokenizer;
+    use crate::options::{Numerics, Precision};
+    use crate::schedule::Schedule;
 
     fn train(args: &[&str]) -> TrainArgs {
         match Cli::try_parse_from([&["mtnlg", "train"], args].concat()).unwrap().command {
@@ -265,6 +353,56 @@ mod tests {
         let wider = train(&["--resume", path, "--tensor", "1"]).resolve().unwrap();
         assert_eq!(wider.parallel.tensor, 1);
         assert!(Cli::try_parse_from(["mtnlg", "train", "--resume", path, "--preset", "gpt2"]).is_err());
+    }
+
+    #[test]
+    fn how_it_is_executed() {
+        let config = train(&[
+            "--schedule",
+            "interleaved",
+            "--virtual-stages",
+            "2",
+            "--recompute",
+            "selective",
+            "--sequence-parallel",
+        ])
+        .resolve()
+        .unwrap();
+        let parallel = &config.parallel;
+        assert_eq!((parallel.schedule, parallel.virtual_stages), (Schedule::Interleaved, 2));
+        assert_eq!((parallel.recompute, parallel.sequence_parallel), (Recompute::Selective, true));
+        let more = [
+            "--precision",
+            "bf16",
+            "--numerics",
+            "invariant",
+            "--set",
+            "numerics.chunks=4",
+            "--sharded-optimizer",
+        ];
+        let config = train(&[&more[..], &["--tokens", "1M"]].concat()).resolve().unwrap();
+        assert_eq!((config.train.precision, config.train.tokens), (Precision::Bf16, 1_000_000));
+        assert_eq!(config.execution().numerics, Numerics::Invariant { chunks: 4 });
+        assert!(config.parallel.sharded_optimizer);
+        let error = train(&["--schedule", "zigzag"]).resolve().unwrap_err().to_string();
+        assert!(error.contains("where: --schedule zigzag") && error.contains("zb-h1"), "{error}");
+    }
+
+    #[test]
+    fn a_dry_run_of_the_recipe_and_of_its_reduction() {
+        let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/mt-nlg-530b.toml");
+        let alone = train(&["--config", recipe, "--dry-run"]);
+        assert!(alone.dry_run);
+        let plan = alone.plan().unwrap();
+        assert_eq!((plan.production.ranks, plan.reduced.is_none()), (2240, true));
+        let small = train(&["--config", recipe, "--reduce", "10M", "--steps", "5"]);
+        let plan = small.plan().unwrap();
+        assert_eq!(plan.production.parameters, 529_600_819_200);
+        let reduced = plan.reduced.unwrap();
+        assert_eq!(reduced.steps, 5);
+        // Its data are the default corpus: the production sets are not here, and of another vocabulary.
+        assert!(small.resolve().unwrap().data.sources.is_empty());
+        assert!(Cli::try_parse_from(["mtnlg", "train", "--reduce", "small"]).is_err());
     }
 
     #[test]

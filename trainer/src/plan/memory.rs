@@ -1,0 +1,204 @@
+//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`](super::ledger::Ledger).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use backend::ops::Scratch as Need;
+use backend::{Backend, Class, Group, GroupKind};
+use model::Shard;
+use model::layers::Scratch;
+use model::store::BLOCK;
+use serde::Serialize;
+
+use super::ledger::{Alone, Ledger};
+use crate::Result;
+use crate::config::RunConfig;
+use crate::engine::RankConfig;
+use crate::engine::chunk::{ChunkConfig, ModelChunk, Neighbours};
+use crate::engine::totals::Tally;
+use crate::layout::Coordinates;
+use crate::options::Numerics;
+use crate::run::rank_config;
+use crate::schedule::max_in_flight;
+
+/// One rank of a pipeline stage; the others of the stage hold as much.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RankPlan {
+    /// The stage.
+    pub stage: usize,
+    /// The layers of each of its model chunks.
+    pub layers: Vec<Range<usize>>,
+    /// Microbatches whose activations each chunk holds at once.
+    pub in_flight: Vec<usize>,
+    /// Parameters that the rank holds, without padding.
+    pub elements: u64,
+    /// Bytes of weights.
+    pub parameters: u64,
+    /// Bytes of their gradients, with the levels of an invariant sum.
+    pub gradients: u64,
+    /// Bytes of moments and master weights.
+    pub optimizer: u64,
+    /// Bytes that forwards keep for backwards.
+    pub activations: u64,
+    /// Bytes within a layer and between two, with the workspace that the CPU backend's operations ask for on one thread.
+    pub workspace: u64,
+}
+
+impl RankPlan {
+    /// All of it, in bytes.
+    pub fn total(&self) -> u64 {
+        self.parameters + self.gradients + self.optimizer + self.activations + self.workspace
+    }
+}
+
+/// The plan of a rank of each stage (tensor and data rank 0), in the largest step. Messages on their way are the communicator's, and not in it.
+///
+/// # Errors
+/// None for a resolved configuration.
+pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
+    let rank = rank_config(config);
+    (0..config.parallel.pipeline).map(|stage| stage_plan(&rank, stage)).collect()
+}
+
+/// Allocates as [`Rank::new`](crate::engine::Rank::new) does, and draws no weights.
+fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
+    let RankConfig { layout, ref model, ref execution, global_batch, .. } = *config;
+    let ledger = Ledger::new();
+    let at = Coordinates { tp: 0, dp: 0, pp: stage };
+    let rank = layout.rank_of(at);
+    let alone = Alone { rank, world_size: layout.world_size() };
+    let pipeline = config.pipeline(global_batch);
+    let program = pipeline.instructions(stage);
+    let options = config.stage_options();
+    let parts = options.store.parts;
+
+    let shards: Vec<Shard> =
+        (0..pipeline.chunks).map(|chunk| config.shard(at, chunk)).collect::<backend::Result<_>>()?;
+    let flat_len = |shard: &Shard| -> usize {
+        let padded = |n: usize| n.next_multiple_of(BLOCK);
+        let len: usize = shard.parameters(model).iter().map(|p| padded(p.slice.len())).sum();
+        len.next_multiple_of(parts * BLOCK)
+    };
+    let longest = shards.iter().map(flat_len).max().unwrap_or(0);
+    let needs = [Need::Sum { n: longest / BLOCK }, Need::Sum { n: pipeline.microbatches }];
+    let dims = options.dims(model, &shards[0]);
+    let scratch = Arc::new(Scratch::new(&ledger, &dims, options.recompute, &needs)?);
+    let mut chunks = Vec::with_capacity(shards.len());
+    for (index, shard) in shards.iter().enumerate() {
+        let chunk = ChunkConfig {
+            model,
+            shard,
+            options: &options,
+            optimizer: config.optimizer,
+            share: if parts > 1 { (at.dp, parts) } else { (0, 1) },
+            scatter_gather: execution.scatter_gather,
+            microbatches: pipeline.microbatches,
+        };
+        let (tensor, scratch) = (layout.tensor_group(rank), Arc::clone(&scratch));
+        let neighbours = Neighbours::default();
+        let chunk = ModelChunk::new(&ledger, &alone, tensor, neighbours, &chunk, (&program, index), scratch)?;
+        chunks.push(chunk);
+    }
+    let groups = [
+        Group::new(GroupKind::World, layout.world_group()),
+        Group::new(GroupKind::Data, layout.data_group(rank)),
+    ];
+    let tree_chunks = match execution.numerics {
+        Numerics::Fast => None,
+        Numerics::Invariant { chunks } => Some(chunks),
+    };
+    let sizes = (longest, pipeline.microbatches * layout.dp());
+    let _tally = Tally::new(&ledger, model, tree_chunks, sizes, groups)?;
+
+    let bytes = |class| ledger.usage(class).current;
+    let elements = |shard: &Shard| shard.parameters(model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
+    Ok(RankPlan {
+        stage,
+        layers: shards.iter().map(|shard| shard.layers.clone()).collect(),
+        in_flight: (0..pipeline.chunks).map(|chunk| max_in_flight(&program, chunk)).collect(),
+        elements: shards.iter().map(elements).sum(),
+        parameters: bytes(Class::Parameters),
+        gradients: bytes(Class::Gradients),
+        optimizer: bytes(Class::Optimizer),
+        activations: bytes(Class::Activations),
+        workspace: bytes(Class::Workspace),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Layers, defaults};
+    use crate::engine::Rank;
+
+    fn resolve(sets: &str) -> RunConfig {
+        let small = "model.layers=4 model.hidden=32 model.seq_len=32 model.vocab=512 data.tokenizer=bpe:512 model.heads=4 model.dropout=0.1";
+        let all = small.split_whitespace().chain(sets.split_whitespace());
+        RunConfig::resolve(&all.fold(Layers::default(), |layers, set| layers.set(set).unwrap())).unwrap()
+    }
+
+    /// The plan is what real ranks allocate, byte for byte and class by class.
+    #[test]
+    fn a_plan_is_what_ranks_allocate() {
+        for sets in [
+            "",
+            "parallel.tensor=1 parallel.pipeline=1 parallel.data=1",
+            "parallel.recompute=full parallel.schedule=gpipe",
+            "parallel.recompute=selective parallel.sequence_parallel=true",
+            "parallel.schedule=interleaved parallel.sharded_optimizer=true",
+            "parallel.schedule=zb-h1 parallel.pipeline=4 parallel.data=1 train.micro_batch=1",
+            "numerics.mode=invariant numerics.chunks=4",
+            "parallel.layers=[3,1] parallel.data=1 numerics.mode=invariant numerics.chunks=4 parallel.sequence_parallel=true",
+        ] {
+            let config = resolve(sets);
+            let plans = memory(&config).unwrap();
+            let layout = config.layout();
+            let backends: Vec<_> =
+                (0..layout.world_size()).map(|_| backend_cpu::CpuBackend::new(1)).collect();
+            let world = backend::local::connect(&backends, Duration::from_secs(60));
+            let measured = backend::local::run(world, |communicator| -> backend::Result<_> {
+                use backend::Communicator;
+                let backend = communicator.backend();
+                let rank = Rank::new(backend, communicator, rank_config(&config))?;
+                let usage = Class::ALL.map(|class| backend.usage(class).current);
+                drop(rank);
+                Ok((layout.coordinates(communicator.rank()).pp, usage))
+            });
+            for (stage, usage) in measured.unwrap() {
+                let plan = &plans[stage];
+                let planned =
+                    [plan.parameters, plan.gradients, plan.optimizer, plan.activations, plan.workspace];
+                assert_eq!(planned, usage, "{sets}, stage {stage}: {:?}", Class::ALL);
+            }
+        }
+    }
+
+    #[test]
+    fn the_production_run() {
+        let config = defaults::preset("mt-nlg-530b").unwrap();
+        let plans = memory(&config).unwrap();
+        assert_eq!(plans.len(), 35);
+        // Every parameter is somewhere: 8 tensor ranks, norms and biases behind a sum on each of them, the tied table on both ends.
+        let held: u64 = plans.iter().map(|plan| 8 * plan.elements).sum();
+        let table = 51_200 * 20_480;
+        let whole = config.model.parameters() + table;
+        assert!(held > whole && (held - whole) as f64 / (whole as f64) < 1e-3, "{held} {whole}");
+        for plan in &plans {
+            // 2 bytes a weight, 4 a gradient, 12 of moments and master copy: MT-NLG's 20 without the 2 of a bf16 gradient.
+            let n = plan.elements as f64;
+            for (bytes, per) in [(plan.parameters, 2.0), (plan.gradients, 4.0), (plan.optimizer, 12.0)] {
+                assert!((bytes as f64 / n / per - 1.0).abs() < 1e-4, "{plan:?}");
+            }
+            // Full recomputation keeps each layer's input, 2 s b h bytes (Korthikanti et al. 2022, table 2), for p - r microbatches.
+            assert_eq!((plan.layers[0].len(), plan.in_flight[0]), (3, 35 - plan.stage));
+            let inputs = (3 * plan.in_flight[0] * 2 * 2048 * 20_480) as u64;
+            if plan.stage > 0 && plan.stage < 34 {
+                assert_eq!(plan.activations, inputs);
+            }
+        }
+        // It fits an 80 GB device, as it did.
+        assert!(plans.iter().all(|plan| plan.total() < 80_000_000_000), "{plans:?}");
+    }
+}
