@@ -3,8 +3,8 @@
 //! These modules know no device; each is a value, a pure function or a file format:
 //!
 //! * [`layout`]: ranks, coordinates, groups and which layers a stage holds; [`schedule`]: what a stage does, in which order.
-//! * [`config`]: the resolved configuration of a run; [`batch`], [`lr`]: batch size and learning rate, by samples and tokens
-//!   consumed.
+//! * [`config`]: the resolved configuration of a run; [`mod@reduce`]: the same made small; [`batch`], [`lr`]: batch size and learning rate, by the
+//!   samples and tokens consumed; [`plan`]: what a run would be, for `--dry-run`.
 //! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`progress`], [`report`]: what a run says of itself.
 //!
 //! These run on one:
@@ -30,6 +30,7 @@ pub mod layout;
 pub mod lr;
 pub mod metrics;
 pub mod options;
+pub mod plan;
 pub mod presets;
 pub mod progress;
 pub mod reduce;

@@ -17,6 +17,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Command::Train(args) if args.dry_run => {
+            let plan = args.plan()?;
+            match args.json {
+                true => print_json(&plan)?,
+                false => print(&plan.to_string()),
+            }
+        }
         Command::Train(args) => {
             let summary = run::train(args.resolve()?, args.resume.is_some())?;
             if args.json {
