@@ -2,9 +2,12 @@
 
 mod attention;
 mod collectives;
+mod cuts;
 mod elementwise;
 mod failures;
+mod kit;
 mod matmul;
+mod narrow;
 mod rows;
 mod tokens;
 
