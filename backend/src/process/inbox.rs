@@ -77,6 +77,11 @@ impl Inbox {
         lock(&self.state).left[peer] = true;
         self.changed.notify_all();
     }
+
+    #[cfg(feature = "mpi")]
+    pub(super) fn has_left(&self, peer: usize) -> bool {
+        lock(&self.state).left[peer]
+    }
 }
 
 impl State {

@@ -3,7 +3,7 @@
 //! Three pieces, each of which knows only the one before it:
 //!
 //! * [`Launch`]: what the launcher (torchrun, Open MPI, MPICH, Slurm) says of this process.
-//! * [`Transport`]: messages of bytes between ranks. [`TcpTransport`] needs nothing but the standard library.
+//! * [`Transport`]: messages of bytes between ranks. [`TcpTransport`] needs nothing but the standard library; `MpiTransport` (feature `mpi`) an MPI.
 //! * [`ProcessCommunicator`]: the collectives, over any transport.
 //!
 //! ```no_run
@@ -35,10 +35,14 @@
 mod communicator;
 mod environment;
 mod inbox;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod tcp;
 mod transport;
 
 pub use communicator::ProcessCommunicator;
 pub use environment::Launch;
+#[cfg(feature = "mpi")]
+pub use mpi::MpiTransport;
 pub use tcp::TcpTransport;
 pub use transport::{Channel, Interrupted, Message, Transport};
