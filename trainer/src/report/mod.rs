@@ -56,7 +56,7 @@ impl Report<'_> {
         self.validations(&mut page);
         section(&mut page, "Samples", &self.sample_text());
         self.step_charts(&mut page);
-        section(&mut page, "Layout", &layout::html(&self.config.layout(), &self.config.model));
+        section(&mut page, "Layout", &layout::html(self.config));
         section(&mut page, "Schedule of a step", &schedule::html(self.config));
         let toml = format!("<pre class=\"config\">{}</pre>\n", escape(&self.config.to_toml()));
         section(&mut page, "Configuration", &toml);
