@@ -1,4 +1,5 @@
-//! What a run measured: `metrics.jsonl`, one line a step, and `summary.json` at the end.
+//! What a run measured: `metrics.jsonl`, one line a step (and the same for TensorBoard, see [`tensorboard`](crate::tensorboard)), and `summary.json` at the
+//! end.
 //!
 //! Numbers are written so that they come back with the same bits. A number that is not finite is `null` in the file and NaN when read back.
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::tensorboard::EventLog;
 use crate::{Error, Result};
 
 /// The steps' file in a run directory.
@@ -67,11 +69,12 @@ fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>
     number(deserializer).map(Some)
 }
 
-/// `metrics.jsonl`, open for appending.
+/// `metrics.jsonl`, open for appending, and TensorBoard's events beside it.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    events: EventLog,
 }
 
 impl MetricsLog {
@@ -82,7 +85,7 @@ impl MetricsLog {
     pub fn create(run_dir: &Path) -> Result<Self> {
         let path = run_dir.join(METRICS_FILE);
         let file = File::create(&path).map_err(|e| Error::io("create the metrics", &path, &e))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, events: EventLog::create(run_dir)? })
     }
 
     /// Goes on with a log after `step`: lines of later steps, and a last one that was torn, are cut off. Also gives the lines that stay.
@@ -105,17 +108,18 @@ impl MetricsLog {
         file.set_len(end as u64)
             .and_then(|()| file.seek(SeekFrom::End(0)))
             .map_err(|e| Error::io("cut the metrics", &path, &e))?;
-        Ok((Self { path, file }, lines))
+        Ok((Self { path, file, events: EventLog::resume(run_dir, step)? }, lines))
     }
 
-    /// Adds a line, in one write, so that what reads along never sees half of it.
+    /// Adds a line, in one write, so that what reads along never sees half of it, and an event.
     ///
     /// # Errors
     /// The line cannot be written.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<()> {
         let mut line = serde_json::to_string(metrics).expect("metrics have only JSON's types");
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write the metrics", &self.path, &e))
+        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("write the metrics", &self.path, &e))?;
+        self.events.append(metrics)
     }
 }
 
