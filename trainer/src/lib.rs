@@ -5,7 +5,8 @@
 //! * [`layout`]: ranks, coordinates, groups and which layers a stage holds; [`schedule`]: what a stage does, in which order.
 //! * [`config`]: the resolved configuration of a run; [`mod@reduce`]: the same made small; [`batch`], [`lr`]: batch size and learning rate, by the
 //!   samples and tokens consumed; [`plan`]: what a run would be, for `--dry-run`.
-//! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`progress`], [`report`]: what a run says of itself.
+//! * [`checkpoint`]: saving and loading under any layout; [`metrics`], [`tensorboard`], [`timeline`], [`progress`], [`report`]: what a run
+//!   says of itself.
 //!
 //! These run on one:
 //!
@@ -37,5 +38,7 @@ pub mod reduce;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod tensorboard;
+pub mod timeline;
 
 pub use error::{Error, Result};
