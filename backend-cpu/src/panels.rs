@@ -80,7 +80,8 @@ pub(crate) struct Source<'a, T> {
 kernel! {
     /// `to` = `count` runs of `len` elements one after the other, which lie `stride` apart.
     fn widen_runs<'a, S, T>(simd, from: &'a [Cell<T>], stride: usize, count: usize, len: usize, to: &'a [Cell<f32>]) {
-        for (from, to) in from.chunks(stride).zip(to.chunks_exact(len)).take(count) {
+        for (run, to) in to.chunks_exact(len).enumerate().take(count) {
+            let from = &from[run * stride..];
             lanes!(S, len, |i, w| { Lanes::load(simd, from, i, w).store(to, i, w); });
         }
     }

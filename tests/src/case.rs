@@ -7,6 +7,11 @@ pub trait Case {
     /// Its name, such as `matmul:ta=1,tb=0,m=257,n=33,k=1000,dt=f32`.
     fn id(&self) -> String;
 
+    /// Whether a backend may lack it, and say so with [`backend::Error::Unsupported`].
+    fn optional(&self) -> bool {
+        false
+    }
+
     /// Asks it; returns the worst error in units of its limit.
     ///
     /// # Errors
@@ -84,6 +89,8 @@ pub struct Report {
     pub ran: usize,
     /// The case nearest to its limit, or beyond, and how near.
     pub tightest: Option<(String, f64)>,
+    /// How many of the optional ones the backend lacks, and what it says of the first.
+    pub unsupported: Option<(usize, backend::Error)>,
     /// Ids of those that failed, and why.
     pub failures: Vec<(String, Failure)>,
 }
@@ -105,6 +112,10 @@ impl Report {
                         report.tightest = Some((id, ratio));
                     }
                 }
+                Err(Failure::Backend(error @ backend::Error::Unsupported { .. })) if case.optional() => {
+                    report.ran -= 1;
+                    report.unsupported.get_or_insert((0, error)).0 += 1;
+                }
                 Err(failure) => report.failures.push((id, failure)),
             }
         }
@@ -118,6 +129,9 @@ impl Report {
     pub fn assert_passed(&self) {
         if let Some((id, ratio)) = &self.tightest {
             println!("{} cases; nearest to its limit: {id}, {ratio:.3} of it", self.ran);
+        }
+        if let Some((count, error)) = &self.unsupported {
+            println!("skipped: {count} optional cases: {error}");
         }
         let list: Vec<String> =
             self.failures.iter().map(|(id, failure)| format!("\n  {id}\n    {failure}")).collect();

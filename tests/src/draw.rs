@@ -1,11 +1,15 @@
 //! Operands of a case: drawn by its id, so that a case is the same wherever and in whatever order it runs.
 
+use backend::DType;
 use backend::philox::Stream;
+
+use crate::narrow::rounded;
 
 /// A sequence of draws.
 pub struct Draw {
     stream: Stream,
     next: u64,
+    dtype: DType,
 }
 
 impl Draw {
@@ -15,7 +19,18 @@ impl Draw {
         let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        Self { stream: Stream { seed: hash, stream: 0 }, next: 0 }
+        Self { stream: Stream { seed: hash, stream: 0 }, next: 0, dtype: DType::F32 }
+    }
+
+    /// The same draws for a case whose values are of that type.
+    pub fn of(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// As [`normal`](Self::normal), rounded to the type of the case's values.
+    pub fn values(&mut self, n: usize, mean: f64, std: f64) -> Vec<f32> {
+        let drawn = self.normal(n, mean, std);
+        rounded(self.dtype, &drawn)
     }
 
     /// The next `n` indices.

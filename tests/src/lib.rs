@@ -6,6 +6,7 @@ pub mod case;
 pub mod collectives;
 pub mod draw;
 pub mod fixture;
+pub mod narrow;
 pub mod number;
 pub mod operands;
 pub mod ops;
@@ -13,6 +14,6 @@ pub mod reference;
 pub mod require;
 
 pub use case::{Case, Failure, Report};
-pub use number::{Bounded, Real, U, exact, growth};
+pub use number::{Bounded, Real, U, exact, growth, stored};
 pub use operands::{Handle, Operands, Outputs, Place, Views};
 pub use require::or_skip;

@@ -13,8 +13,13 @@
 //! | `ln` | `8 u` absolute in [0.5, 2], `6 u` relative outside | WGSL |
 //! | `tanh` | as `1 - 2 / (exp(2x) + 1)`, 1 or -1 beyond 20 | WGSL leaves it to the implementation |
 //! | sum of n terms | `growth(n) u sum abs(term)` | any order, fused or not |
+//! | storing as 16 bits | half an ulp of that type | arithmetic is f32, each output is rounded once |
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use backend::DType;
+
+use crate::narrow::half_ulp;
 
 /// Unit roundoff of f32, 2^-24: half the distance from 1 to the next number.
 pub const U: f64 = 1.0 / 16_777_216.0;
@@ -209,7 +214,19 @@ impl Real for Bounded {
     }
 }
 
-/// Numbers that both sides know exactly: f32 operands.
+impl Bounded {
+    /// What is read back where the number is stored as that type.
+    pub fn stored(self, dtype: DType) -> Self {
+        Self { error: self.error + half_ulp(dtype, self.value.abs() + self.error), ..self }
+    }
+}
+
+/// Each as [`Bounded::stored`].
+pub fn stored(dtype: DType, x: &[Bounded]) -> Vec<Bounded> {
+    x.iter().map(|x| x.stored(dtype)).collect()
+}
+
+/// Numbers that both sides know exactly: operands.
 pub fn exact<R: Real>(x: &[f32]) -> Vec<R> {
     x.iter().map(|&x| R::exact(f64::from(x))).collect()
 }

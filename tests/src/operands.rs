@@ -1,5 +1,7 @@
 //! The operands of one case on a device: windows with guard words around them, run twice.
 //!
+//! Values are of the case's element type; statistics, and what is accumulated in f32, have methods of their own.
+//!
 //! Every word that the operation has no business to write (guards, inputs, what lies between two windows of one buffer) must come back with the bits it
 //! had; outputs begin as NaN, so what is not written shows; two runs must give the same bits.
 
@@ -7,13 +9,28 @@ use std::ops::Index;
 
 use backend::{Backend, Class, DType, Shape, Tensor, View};
 
-use crate::{Bounded, Failure};
+use crate::narrow::{from_bits, to_bits};
+use crate::{Bounded, Failure, stored};
 
 /// A quiet NaN: what a guard holds. An operation that reads past its window spoils its result.
-const GUARD: u32 = 0x7fc0_dead;
+fn guard(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 | DType::U32 => 0x7fc0_dead,
+        DType::Bf16 => 0x7fde,
+        DType::F16 => 0x7eed,
+    }
+}
+
 /// A quiet NaN: what outputs and scratch begin with.
-const POISON: u32 = 0x7fc0_beef;
-/// Guard words after each window.
+fn poison(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 | DType::U32 => 0x7fc0_beef,
+        DType::Bf16 => 0x7fef,
+        DType::F16 => 0x7eef,
+    }
+}
+
+/// Guards after each window.
 const GAP: usize = 9;
 
 /// Where the windows of a case lie.
@@ -23,7 +40,7 @@ pub enum Place {
     Aligned,
     /// Each in a buffer of its own, 1, 2, 3 … elements in.
     Offset,
-    /// All numbers in one buffer, one after the other; token indices in another, since a kernel may see a buffer as one type only.
+    /// All numbers of a type in one buffer, one after the other; a kernel may see a buffer as one type only.
     Shared,
 }
 
@@ -57,6 +74,25 @@ struct Slot {
     role: Role,
 }
 
+/// What a buffer holds: the bits of its elements.
+struct Image {
+    dtype: DType,
+    words: Vec<u32>,
+}
+
+impl Image {
+    fn to_bytes(&self) -> Vec<u8> {
+        let size = self.dtype.size();
+        self.words.iter().flat_map(|word| word.to_le_bytes().into_iter().take(size)).collect()
+    }
+
+    /// An image of the same kind with these bytes.
+    fn with_bytes(&self, bytes: &[u8]) -> Self {
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+        Self { dtype: self.dtype, words: bytes.chunks_exact(self.dtype.size()).map(word).collect() }
+    }
+}
+
 /// Names an operand of [`Operands`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(usize);
@@ -65,6 +101,7 @@ pub struct Handle(usize);
 pub struct Operands<'b, B: Backend> {
     backend: &'b B,
     place: Place,
+    dtype: DType,
     slots: Vec<Slot>,
 }
 
@@ -79,9 +116,9 @@ impl<'a, B> Index<Handle> for Views<'a, B> {
 }
 
 impl<'b, B: Backend> Operands<'b, B> {
-    /// None yet.
-    pub fn new(backend: &'b B, place: Place) -> Self {
-        Self { backend, place, slots: Vec::new() }
+    /// None yet; values will be of that type.
+    pub fn new(backend: &'b B, place: Place, dtype: DType) -> Self {
+        Self { backend, place, dtype, slots: Vec::new() }
     }
 
     fn push(
@@ -98,40 +135,73 @@ impl<'b, B: Backend> Operands<'b, B> {
         Handle(self.slots.len() - 1)
     }
 
-    /// An f32 operand that is only read.
-    pub fn input(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
-        self.push(name, DType::F32, shape, bits(data), Role::Input)
+    fn bits(dtype: DType, data: &[f32]) -> Vec<u32> {
+        data.iter().map(|&x| to_bits(dtype, x)).collect()
     }
 
-    /// A u32 operand that is only read.
+    /// Values that are only read; they are of the type already, and so exact.
+    pub fn input(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, self.dtype, shape, Self::bits(self.dtype, data), Role::Input)
+    }
+
+    /// As [`input`](Self::input), of f32.
+    pub fn input_f32(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, DType::F32, shape, Self::bits(DType::F32, data), Role::Input)
+    }
+
+    /// Token indices that are only read.
     pub fn tokens(&mut self, name: &'static str, data: &[u32]) -> Handle {
         self.push(name, DType::U32, &[data.len()], data.to_vec(), Role::Input)
     }
 
-    /// An f32 operand that is read and written.
+    /// Values that are read and written.
     pub fn in_place(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
-        self.push(name, DType::F32, shape, bits(data), Role::Output)
+        self.push(name, self.dtype, shape, Self::bits(self.dtype, data), Role::Output)
     }
 
-    /// An f32 operand that is overwritten; it begins as NaN.
-    pub fn output(&mut self, name: &'static str, shape: &[usize]) -> Handle {
+    /// As [`in_place`](Self::in_place), of f32.
+    pub fn in_place_f32(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
+        self.in_place_as(name, DType::F32, shape, data)
+    }
+
+    /// As [`in_place`](Self::in_place), of that type.
+    pub fn in_place_as(&mut self, name: &'static str, dtype: DType, shape: &[usize], data: &[f32]) -> Handle {
+        self.push(name, dtype, shape, Self::bits(dtype, data), Role::Output)
+    }
+
+    fn poisoned(&mut self, name: &'static str, dtype: DType, shape: &[usize], role: Role) -> Handle {
         let len = shape.iter().product();
-        self.push(name, DType::F32, shape, vec![POISON; len], Role::Output)
+        self.push(name, dtype, shape, vec![poison(dtype); len], role)
     }
 
-    /// A u32 operand that is overwritten.
+    /// Values that are overwritten; they begin as NaN.
+    pub fn output(&mut self, name: &'static str, shape: &[usize]) -> Handle {
+        self.poisoned(name, self.dtype, shape, Role::Output)
+    }
+
+    /// As [`output`](Self::output), of f32.
+    pub fn output_f32(&mut self, name: &'static str, shape: &[usize]) -> Handle {
+        self.output_as(name, DType::F32, shape)
+    }
+
+    /// As [`output`](Self::output), of that type.
+    pub fn output_as(&mut self, name: &'static str, dtype: DType, shape: &[usize]) -> Handle {
+        self.poisoned(name, dtype, shape, Role::Output)
+    }
+
+    /// Token indices that are overwritten.
     pub fn tokens_output(&mut self, name: &'static str, len: usize) -> Handle {
-        self.push(name, DType::U32, &[len], vec![POISON; len], Role::Output)
+        self.poisoned(name, DType::U32, &[len], Role::Output)
     }
 
-    /// An f32 operand whose contents mean nothing afterwards.
+    /// Values whose contents mean nothing afterwards.
     pub fn consumed(&mut self, name: &'static str, shape: &[usize], data: &[f32]) -> Handle {
-        self.push(name, DType::F32, shape, bits(data), Role::Scratch)
+        self.push(name, self.dtype, shape, Self::bits(self.dtype, data), Role::Scratch)
     }
 
     /// Scratch of exactly `len` f32 elements; it begins as NaN.
     pub fn workspace(&mut self, len: usize) -> Handle {
-        self.push("workspace", DType::F32, &[len], vec![POISON; len], Role::Scratch)
+        self.poisoned("workspace", DType::F32, &[len], Role::Scratch)
     }
 
     /// Runs the operation twice on fresh copies of the operands and returns what the outputs hold.
@@ -150,12 +220,15 @@ impl<'b, B: Backend> Operands<'b, B> {
             if slot.role == Role::Output
                 && let Some(index) = a.iter().zip(b).position(|(a, b)| a != b)
             {
-                let [first, second] = [a[index], b[index]].map(f32::from_bits);
+                let [first, second] = [a[index], b[index]].map(|bits| from_bits(slot.dtype, bits));
                 return Err(Failure::Unsteady { operand: slot.name, index, first, second });
             }
         }
-        let data = first.into_iter().map(|words| words.into_iter().map(f32::from_bits).collect()).collect();
-        Ok(Outputs { names: self.slots.iter().map(|slot| slot.name).collect(), data })
+        let number = |(slot, bits): (&Slot, Vec<u32>)| {
+            bits.into_iter().map(|bits| from_bits(slot.dtype, bits)).collect()
+        };
+        let data = self.slots.iter().zip(first).map(number).collect();
+        Ok(Outputs { kinds: self.slots.iter().map(|slot| (slot.name, slot.dtype)).collect(), data })
     }
 
     /// Makes a call that is to be refused: no operand may have changed. Returns what the call answers.
@@ -169,7 +242,7 @@ impl<'b, B: Backend> Operands<'b, B> {
         let (images, places) = self.lay_out();
         let buffers = self.allocate(&images)?;
         for (image, buffer) in images.iter().zip(&buffers) {
-            self.backend.write(buffer.view(), &to_bytes(image))?;
+            self.backend.write(buffer.view(), &image.to_bytes())?;
         }
         let answer = operation(&self.views(&places, &buffers)?);
         let after = self.read_back(&images, &buffers)?;
@@ -178,24 +251,27 @@ impl<'b, B: Backend> Operands<'b, B> {
     }
 
     /// The buffers' first contents, and for each operand its buffer and its first element there.
-    fn lay_out(&self) -> (Vec<Vec<u32>>, Vec<(usize, usize)>) {
-        let mut images: Vec<Vec<u32>> = Vec::new();
-        let mut types: Vec<DType> = Vec::new();
+    fn lay_out(&self) -> (Vec<Image>, Vec<(usize, usize)>) {
+        let mut images: Vec<Image> = Vec::new();
         let mut places = Vec::new();
         for (i, slot) in self.slots.iter().enumerate() {
-            let shared = types.iter().position(|&dtype| self.place == Place::Shared && dtype == slot.dtype);
+            let dtype = slot.dtype;
+            let shared = images.iter().position(|image| self.place == Place::Shared && image.dtype == dtype);
             let buffer = shared.unwrap_or_else(|| {
-                images.push(Vec::new());
-                types.push(slot.dtype);
+                images.push(Image { dtype, words: Vec::new() });
                 images.len() - 1
             });
-            let image = &mut images[buffer];
+            let words = &mut images[buffer].words;
             if self.place == Place::Offset {
-                image.resize(i + 1, GUARD);
+                words.resize(i + 1, guard(dtype));
             }
-            places.push((buffer, image.len()));
-            image.extend_from_slice(&slot.words);
-            image.extend_from_slice(&[GUARD; GAP]);
+            places.push((buffer, words.len()));
+            words.extend_from_slice(&slot.words);
+            words.extend_from_slice(&[guard(dtype); GAP]);
+        }
+        // Whole 32-bit words: what is transferred is the buffer, and windows in it are the operations' matter.
+        for image in images.iter_mut().filter(|image| image.words.len() % 2 == 1) {
+            image.words.push(guard(image.dtype));
         }
         (images, places)
     }
@@ -215,58 +291,49 @@ impl<'b, B: Backend> Operands<'b, B> {
     /// One run: what each operand's window holds after it.
     fn round(
         &self,
-        images: &[Vec<u32>],
+        images: &[Image],
         places: &[(usize, usize)],
         buffers: &[Tensor<B::Buffer>],
         operation: &impl Fn(&Views<'_, B::Buffer>) -> backend::Result<()>,
     ) -> Result<Vec<Vec<u32>>, Failure> {
         for (image, buffer) in images.iter().zip(buffers) {
-            self.backend.write(buffer.view(), &to_bytes(image))?;
+            self.backend.write(buffer.view(), &image.to_bytes())?;
         }
         operation(&self.views(places, buffers)?)?;
         let mut after = self.read_back(images, buffers)?;
         let windows = |(slot, &(buffer, at)): (&Slot, &(usize, usize))| {
-            after[buffer][at..at + slot.shape.len()].to_vec()
+            after[buffer].words[at..at + slot.shape.len()].to_vec()
         };
         let results: Vec<Vec<u32>> = self.slots.iter().zip(places).map(windows).collect();
         // With the writable windows put back, everything must be as it was.
         for (slot, &(buffer, at)) in self.slots.iter().zip(places) {
             if slot.role != Role::Input {
-                after[buffer][at..at + slot.shape.len()].copy_from_slice(&slot.words);
+                after[buffer].words[at..at + slot.shape.len()].copy_from_slice(&slot.words);
             }
         }
         self.unchanged(images, &after, places)?;
         Ok(results)
     }
 
-    fn allocate(&self, images: &[Vec<u32>]) -> backend::Result<Vec<Tensor<B::Buffer>>> {
+    fn allocate(&self, images: &[Image]) -> backend::Result<Vec<Tensor<B::Buffer>>> {
         images
             .iter()
-            .map(|image| self.backend.alloc(Class::Workspace, DType::F32, [image.len()].into()))
+            .map(|image| self.backend.alloc(Class::Workspace, image.dtype, [image.words.len()].into()))
             .collect()
     }
 
-    fn read_back(
-        &self,
-        images: &[Vec<u32>],
-        buffers: &[Tensor<B::Buffer>],
-    ) -> backend::Result<Vec<Vec<u32>>> {
-        let read = |(image, buffer): (&Vec<u32>, &Tensor<B::Buffer>)| {
-            let mut bytes = vec![0; image.len() * 4];
+    fn read_back(&self, images: &[Image], buffers: &[Tensor<B::Buffer>]) -> backend::Result<Vec<Image>> {
+        let read = |(image, buffer): (&Image, &Tensor<B::Buffer>)| {
+            let mut bytes = vec![0; image.words.len() * image.dtype.size()];
             self.backend.read(buffer.view(), &mut bytes)?;
-            Ok(from_bytes(&bytes))
+            Ok(image.with_bytes(&bytes))
         };
         images.iter().zip(buffers).map(read).collect()
     }
 
-    fn unchanged(
-        &self,
-        before: &[Vec<u32>],
-        after: &[Vec<u32>],
-        places: &[(usize, usize)],
-    ) -> Result<(), Failure> {
+    fn unchanged(&self, before: &[Image], after: &[Image], places: &[(usize, usize)]) -> Result<(), Failure> {
         for (buffer, (before, after)) in before.iter().zip(after).enumerate() {
-            if let Some(word) = before.iter().zip(after).position(|(a, b)| a != b) {
+            if let Some(word) = before.words.iter().zip(&after.words).position(|(a, b)| a != b) {
                 return Err(self.trespass(places, buffer, word));
             }
         }
@@ -291,7 +358,7 @@ impl<'b, B: Backend> Operands<'b, B> {
 
 /// What the operands hold after a run.
 pub struct Outputs {
-    names: Vec<&'static str>,
+    kinds: Vec<(&'static str, DType)>,
     data: Vec<Vec<f32>>,
 }
 
@@ -301,12 +368,13 @@ impl Outputs {
         &self.data[handle.0]
     }
 
-    /// Compares an operand with what it should be; returns the worst error in units of its limit.
+    /// Compares an operand with what it should be before it is rounded to its type; returns the worst error in units of its limit.
     ///
     /// # Errors
     /// [`Failure::Wrong`], with the worst element.
     pub fn expect(&self, handle: Handle, expected: &[Bounded]) -> Result<f64, Failure> {
-        compare(self.names[handle.0], self.of(handle), expected)
+        let (name, dtype) = self.kinds[handle.0];
+        compare(name, self.of(handle), &stored(dtype, expected))
     }
 
     /// As [`expect`](Self::expect), for an operation that copies or selects: not a bit may differ.
@@ -323,7 +391,7 @@ impl Outputs {
         match got.iter().zip(expected).position(differs) {
             None => Ok(0.0),
             Some(index) => Err(Failure::Wrong {
-                operand: self.names[handle.0],
+                operand: self.kinds[handle.0].0,
                 index,
                 observed: got[index],
                 expected: f64::from(expected[index]),
@@ -373,16 +441,4 @@ pub fn compare(operand: &'static str, got: &[f32], expected: &[Bounded]) -> Resu
             len: got.len(),
         }),
     }
-}
-
-fn bits(data: &[f32]) -> Vec<u32> {
-    data.iter().map(|x| x.to_bits()).collect()
-}
-
-fn to_bytes(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
-
-fn from_bytes(bytes: &[u8]) -> Vec<u32> {
-    bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
 }

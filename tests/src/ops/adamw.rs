@@ -1,7 +1,7 @@
 //! [`backend::ops::AdamW`].
 
-use backend::Backend;
 use backend::ops::AdamW;
+use backend::{Backend, DType};
 
 use super::{EDGES, place};
 use crate::draw::Draw;
@@ -56,7 +56,7 @@ impl Case for AdamWCase {
             draw.normal(n, 0.0, 1e-2).into_iter().enumerate().map(|(i, x)| moment(i, x)).collect();
         let seconds: Vec<f32> =
             draw.normal(n, 0.0, 1e-2).into_iter().enumerate().map(|(i, x)| moment(i, x * x)).collect();
-        let mut on = Operands::new(backend, self.place);
+        let mut on = Operands::new(backend, self.place, DType::F32);
         let param = on.in_place("param", &[n], &values);
         let grad = on.input("grad", &[n], &gradient);
         let (m, v) = (on.in_place("m", &[n], &firsts), on.in_place("v", &[n], &seconds));

@@ -1,9 +1,9 @@
 //! [`backend::ops::BiasAdd`] and [`backend::ops::BiasBackward`].
 
-use backend::Backend;
 use backend::ops::{BiasAdd, BiasBackward, Scratch};
+use backend::{Backend, DType};
 
-use super::{edge_pairs, place};
+use super::{edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::bias;
 use crate::{Bounded, Case, Failure, Operands, Place, exact};
@@ -13,17 +13,17 @@ pub struct BiasCase {
     t: usize,
     n: usize,
     place: Place,
+    dtype: DType,
     backward: bool,
 }
 
 fn both(backward: bool) -> Vec<BiasCase> {
     // Long, wide, and the position table's shape.
     let more = [[2048, 128], [3, 1000], [8, 32_768]];
-    edge_pairs()
-        .chain(more)
-        .enumerate()
-        .map(|(i, [t, n])| BiasCase { t, n, place: place(i), backward })
-        .collect()
+    of_each_type(|dtype| {
+        let sizes = edge_pairs().chain(more).enumerate();
+        sizes.map(|(i, [t, n])| BiasCase { t, n, place: place(i), dtype, backward }).collect()
+    })
 }
 
 /// Cases of [`BiasAdd`].
@@ -39,23 +39,29 @@ pub fn backward_cases() -> Vec<BiasCase> {
 impl Case for BiasCase {
     fn id(&self) -> String {
         let op = if self.backward { "bias_backward" } else { "bias_add" };
-        format!("{op}:t={},n={},place={},dt=f32", self.t, self.n, self.place.name())
+        format!("{op}:t={},n={},place={},dt={}", self.t, self.n, self.place.name(), self.dtype)
+    }
+
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
         let Self { t, n, .. } = *self;
-        let mut draw = Draw::new(&self.id());
-        let (rows, row) = (draw.normal(t * n, 0.0, 1.0), draw.normal(n, 0.0, 1.0));
-        let mut on = Operands::new(backend, self.place);
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
+        let rows = draw.values(t * n, 0.0, 1.0);
+        let mut on = Operands::new(backend, self.place, self.dtype);
         if self.backward {
             let dy = on.input("dy", &[t, n], &rows);
-            let dbias = on.in_place("dbias", &[n], &row);
+            let row = draw.normal(n, 0.0, 1.0);
+            let dbias = on.in_place_f32("dbias", &[n], &row);
             let workspace = on.workspace(backend.workspace(Scratch::BiasBackward { t, n }));
             let out = on.run(|v| {
                 backend.bias_backward(BiasBackward { dy: v[dy], dbias: v[dbias], workspace: v[workspace] })
             })?;
             out.expect(dbias, &bias::backward::<Bounded>(n, &exact(&rows), &exact(&row)))
         } else {
+            let row = draw.values(n, 0.0, 1.0);
             let x = on.in_place("x", &[t, n], &rows);
             let bias = on.input("bias", &[n], &row);
             let out = on.run(|v| backend.bias_add(BiasAdd { x: v[x], bias: v[bias] }))?;

@@ -1,9 +1,9 @@
 //! [`backend::ops::Embedding`] and [`backend::ops::EmbeddingBackward`].
 
-use backend::Backend;
 use backend::ops::{Embedding, EmbeddingBackward, Scratch};
+use backend::{Backend, DType};
 
-use super::{EDGES, place};
+use super::{EDGES, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::embedding;
 use crate::{Bounded, Case, Failure, Operands, Place, exact};
@@ -15,6 +15,7 @@ pub struct EmbeddingCase {
     h: usize,
     first_row: usize,
     place: Place,
+    dtype: DType,
     backward: bool,
 }
 
@@ -24,15 +25,18 @@ fn both(backward: bool) -> Vec<EmbeddingCase> {
         (0..EDGES.len()).map(|i| [edge(i), edge(3 * i + 1), edge(5 * i + 2), [0, 17, 1000][i % 3]]).collect();
     // Every token the same row; a table of the laptop preset.
     sizes.extend([[500, 1, 33, 7], [2048, 2048, 128, 2048]]);
-    let case = |(i, [t, v, h, first_row]): (usize, [usize; 4])| EmbeddingCase {
-        t,
-        v,
-        h,
-        first_row,
-        place: place(i),
-        backward,
-    };
-    sizes.into_iter().enumerate().map(case).collect()
+    of_each_type(|dtype| {
+        let case = |(i, &[t, v, h, first_row]): (usize, &[usize; 4])| EmbeddingCase {
+            t,
+            v,
+            h,
+            first_row,
+            place: place(i),
+            dtype,
+            backward,
+        };
+        sizes.iter().enumerate().map(case).collect()
+    })
 }
 
 /// Cases of [`Embedding`].
@@ -49,12 +53,16 @@ impl Case for EmbeddingCase {
     fn id(&self) -> String {
         let op = if self.backward { "embedding_backward" } else { "embedding" };
         let Self { t, v, h, first_row, .. } = self;
-        format!("{op}:t={t},v={v},h={h},first={first_row},place={},dt=f32", self.place.name())
+        format!("{op}:t={t},v={v},h={h},first={first_row},place={},dt={}", self.place.name(), self.dtype)
+    }
+
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
         let Self { t, v, h, first_row, .. } = *self;
-        let mut draw = Draw::new(&self.id());
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
         // From the rank below and the rank above as well, both ends of this one's rows, and the largest token there is.
         let mut ids = draw.tokens(t, first_row.saturating_sub(v / 2)..first_row + v + v / 2);
         let ends =
@@ -62,12 +70,12 @@ impl Case for EmbeddingCase {
         for (i, end) in ends.into_iter().enumerate().filter(|_| t >= 31) {
             ids[i * 6] = end as u32;
         }
-        let mut on = Operands::new(backend, self.place);
+        let mut on = Operands::new(backend, self.place, self.dtype);
         let tokens = on.tokens("tokens", &ids);
         if self.backward {
-            let (upstream, held) = (draw.normal(t * h, 0.0, 1.0), draw.normal(v * h, 0.0, 1.0));
+            let (upstream, held) = (draw.values(t * h, 0.0, 1.0), draw.normal(v * h, 0.0, 1.0));
             let dy = on.input("dy", &[t, h], &upstream);
-            let dtable = on.in_place("dtable", &[v, h], &held);
+            let dtable = on.in_place_f32("dtable", &[v, h], &held);
             let workspace = on.workspace(backend.workspace(Scratch::EmbeddingBackward { t, v, h }));
             let out = on.run(|view| {
                 let [tokens, dy, dtable, workspace] = [tokens, dy, dtable, workspace].map(|h| view[h]);
@@ -78,7 +86,7 @@ impl Case for EmbeddingCase {
                 &embedding::backward::<Bounded>(h, &ids, &exact(&upstream), first_row, &exact(&held)),
             )
         } else {
-            let rows = draw.normal(v * h, 0.0, 1.0);
+            let rows = draw.values(v * h, 0.0, 1.0);
             let table = on.input("table", &[v, h], &rows);
             let y = on.output("y", &[t, h]);
             let out = on.run(|view| {

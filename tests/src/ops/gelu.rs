@@ -1,12 +1,13 @@
 //! [`backend::ops::Gelu`], [`backend::ops::GeluBackward`] and [`backend::ops::BiasGelu`].
 
-use backend::Backend;
 use backend::ops::{BiasGelu, Gelu, GeluBackward};
+use backend::{Backend, DType};
 
-use super::{EDGES, edge_pairs, place};
+use super::{EDGES, edge_pairs, of_each_type, place};
 use crate::draw::Draw;
+use crate::narrow::rounded;
 use crate::reference::{bias, gelu};
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Operands, Place, exact, stored};
 
 /// How an activation is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +26,27 @@ pub struct GeluCase {
     n: usize,
     form: Form,
     place: Place,
+    dtype: DType,
 }
 
 /// Numbers around 0, where it bends; in its tails, where the two terms of `1 + tanh` cancel; and where `exp(2x)` overflows.
-fn arguments(draw: &mut Draw, n: usize) -> Vec<f32> {
+fn arguments(draw: &mut Draw, n: usize, dtype: DType) -> Vec<f32> {
     let special = [0.0, -0.0, 1e-30, -1e-3, 5.0, -5.0, -9.0, 12.0, -12.0, 40.0, -40.0, 6e4, -6e4];
     let mut x = draw.normal(n, 0.0, 2.0);
     for (i, x) in x.iter_mut().enumerate().filter(|(i, _)| i % 5 == 3) {
         *x = special[i / 5 % special.len()];
     }
-    x
+    rounded(dtype, &x)
 }
 
 fn all(forms: &[Form]) -> Vec<GeluCase> {
-    let sizes = EDGES.into_iter().chain([1000, 70_001]);
-    let sizes =
-        sizes.enumerate().map(|(i, n)| GeluCase { n, form: forms[i % forms.len()], place: place(i / 2) });
-    // Every form at an odd size in one buffer, whatever the sizes above gave it.
-    sizes.chain(forms.iter().map(|&form| GeluCase { n: 515, form, place: Place::Shared })).collect()
+    of_each_type(|dtype| {
+        let sizes = EDGES.into_iter().chain([1000, 70_001]).enumerate();
+        let case = |(i, n)| GeluCase { n, form: forms[i % forms.len()], place: place(i / 2), dtype };
+        // Every form at an odd size in one buffer, whatever the sizes above gave it.
+        let shared = forms.iter().map(|&form| GeluCase { n: 515, form, place: Place::Shared, dtype });
+        sizes.map(case).chain(shared).collect()
+    })
 }
 
 /// Cases of [`Gelu`].
@@ -64,14 +68,18 @@ impl Case for GeluCase {
             Form::BackwardOverUpstream => ("gelu_backward", "over_dy"),
             Form::BackwardOverInput => ("gelu_backward", "over_x"),
         };
-        format!("{op}:n={},form={form},place={},dt=f32", self.n, self.place.name())
+        format!("{op}:n={},form={form},place={},dt={}", self.n, self.place.name(), self.dtype)
+    }
+
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
         let n = self.n;
-        let mut draw = Draw::new(&self.id());
-        let (input, upstream) = (arguments(&mut draw, n), draw.normal(n, 0.0, 1.0));
-        let mut on = Operands::new(backend, self.place);
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
+        let (input, upstream) = (arguments(&mut draw, n, self.dtype), draw.values(n, 0.0, 1.0));
+        let mut on = Operands::new(backend, self.place, self.dtype);
         let shape = [n];
         let (output, out) = match self.form {
             Form::Apart => {
@@ -109,28 +117,37 @@ pub struct BiasGeluCase {
     t: usize,
     n: usize,
     place: Place,
+    dtype: DType,
 }
 
 /// Cases of [`BiasGelu`].
 pub fn bias_cases() -> Vec<BiasGeluCase> {
-    edge_pairs().enumerate().map(|(i, [t, n])| BiasGeluCase { t, n, place: place(i) }).collect()
+    of_each_type(|dtype| {
+        edge_pairs().enumerate().map(|(i, [t, n])| BiasGeluCase { t, n, place: place(i), dtype }).collect()
+    })
 }
 
 impl Case for BiasGeluCase {
     fn id(&self) -> String {
-        format!("bias_gelu:t={},n={},place={},dt=f32", self.t, self.n, self.place.name())
+        format!("bias_gelu:t={},n={},place={},dt={}", self.t, self.n, self.place.name(), self.dtype)
+    }
+
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
-        let Self { t, n, place } = *self;
-        let mut draw = Draw::new(&self.id());
-        let (input, row) = (arguments(&mut draw, t * n), draw.normal(n, 0.0, 1.0));
-        let mut on = Operands::new(backend, place);
+        let Self { t, n, place, dtype } = *self;
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
+        let (input, row) = (arguments(&mut draw, t * n, dtype), draw.values(n, 0.0, 1.0));
+        let mut on = Operands::new(backend, place, dtype);
         let x = on.in_place("x", &[t, n], &input);
         let bias = on.input("bias", &[n], &row);
         let y = on.output("y", &[t, n]);
         let out = on.run(|v| backend.bias_gelu(BiasGelu { x: v[x], bias: v[bias], y: v[y] }))?;
         let pre: Vec<Bounded> = bias::forward(n, &exact(&input), &exact(&row));
-        Ok(out.expect(x, &pre)?.max(out.expect(y, &gelu::forward(&pre))?))
+        // What is activated may be what was stored.
+        let activated = gelu::forward(&stored(dtype, &pre));
+        Ok(out.expect(x, &pre)?.max(out.expect(y, &activated)?))
     }
 }

@@ -17,7 +17,17 @@ pub mod matmul;
 pub mod reduce;
 pub mod refusals;
 
+use backend::DType;
+
 use crate::Place;
+
+/// The types of values. f16 is optional: a backend may answer that it lacks it.
+pub const FLOATS: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+/// The cases of every type.
+pub(crate) fn of_each_type<C>(cases: impl Fn(DType) -> Vec<C>) -> Vec<C> {
+    FLOATS.into_iter().flat_map(cases).collect()
+}
 
 /// Extents around the tiles that kernels are cut in: 32, 64, 128, 256.
 pub const EDGES: [usize; 11] = [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257];
@@ -40,7 +50,7 @@ pub(crate) fn edge_pairs() -> impl Iterator<Item = [usize; 2]> {
 macro_rules! operation_tests {
     ($backend:expr) => {
         $crate::operation_tests!(@each $backend,
-            adamw attention attention_backward bias_add bias_backward bias_dropout_residual bias_gelu cross_entropy
+            adamw attention attention_backward bias_add bias_backward bias_dropout_residual bias_gelu cast cross_entropy
             cross_entropy_max cross_entropy_backward dropout elementwise embedding embedding_backward gelu gelu_backward
             layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals sum block_squares);
     };
@@ -82,6 +92,7 @@ pub mod checks {
         bias_dropout_residual = bias_dropout_residual::cases();
         bias_gelu = gelu::bias_cases();
         block_squares = reduce::block_squares_cases();
+        cast = elementwise::cast_cases();
         cross_entropy = cross_entropy::cases();
         cross_entropy_max = cross_entropy::max_cases();
         cross_entropy_backward = cross_entropy::backward_cases();

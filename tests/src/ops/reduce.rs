@@ -1,10 +1,11 @@
 //! `reduce`, the arithmetic of the collectives, and [`backend::ops::Sum`] and [`backend::ops::BlockSquares`].
 
 use backend::ops::{BlockSquares, Scratch, Sum};
-use backend::{Backend, ReduceOp};
+use backend::{Backend, DType, ReduceOp};
 
-use super::{EDGES, place};
+use super::{EDGES, of_each_type, place};
 use crate::draw::Draw;
+use crate::narrow::rounded;
 use crate::reference::{elementwise, reduce};
 use crate::{Bounded, Case, Failure, Handle, Operands, Outputs, Place, Real, exact};
 
@@ -24,19 +25,22 @@ pub struct ReduceCase {
     n: usize,
     to: To,
     place: Place,
+    dtype: DType,
 }
 
 /// One to sixteen inputs at every edge.
 pub fn cases() -> Vec<ReduceCase> {
-    let mut cases = Vec::new();
-    for (i, n) in EDGES.into_iter().chain([1000, 70_001]).enumerate() {
-        for (j, inputs) in [1, 2, 3, 4, 5, 7, 8, 11, 16].into_iter().enumerate() {
-            let op = if (i + j) % 3 == 2 { ReduceOp::Max } else { ReduceOp::Sum };
-            let to = if (i + j) % 2 == 0 { To::Inputs } else { To::One };
-            cases.push(ReduceCase { op, inputs, n, to, place: place(i + j / 2) });
+    of_each_type(|dtype| {
+        let mut cases = Vec::new();
+        for (i, n) in EDGES.into_iter().chain([1000, 70_001]).enumerate() {
+            for (j, inputs) in [1, 2, 3, 4, 5, 7, 8, 11, 16].into_iter().enumerate() {
+                let op = if (i + j) % 3 == 2 { ReduceOp::Max } else { ReduceOp::Sum };
+                let to = if (i + j) % 2 == 0 { To::Inputs } else { To::One };
+                cases.push(ReduceCase { op, inputs, n, to, place: place(i + j / 2), dtype });
+            }
         }
-    }
-    cases
+        cases
+    })
 }
 
 impl Case for ReduceCase {
@@ -44,23 +48,28 @@ impl Case for ReduceCase {
         let op = if self.op == ReduceOp::Sum { "sum" } else { "max" };
         let to = if self.to == To::One { "one" } else { "inputs" };
         format!(
-            "reduce:op={op},inputs={},n={},to={to},place={},dt=f32",
+            "reduce:op={op},inputs={},n={},to={to},place={},dt={}",
             self.inputs,
             self.n,
-            self.place.name()
+            self.place.name(),
+            self.dtype
         )
     }
 
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
+    }
+
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
-        let mut draw = Draw::new(&self.id());
-        let mut data: Vec<Vec<f32>> = (0..self.inputs).map(|_| draw.normal(self.n, 0.0, 1.0)).collect();
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
+        let mut data: Vec<Vec<f32>> = (0..self.inputs).map(|_| draw.values(self.n, 0.0, 1.0)).collect();
         if self.op == ReduceOp::Max {
             // NaN wins, wherever it stands.
             data[self.inputs - 1][self.n / 2] = f32::NAN;
             data[0][self.n / 3] = f32::NAN;
             data[0][self.n / 5] = f32::NEG_INFINITY;
         }
-        let mut on = Operands::new(backend, self.place);
+        let mut on = Operands::new(backend, self.place, self.dtype);
         let inputs: Vec<_> = data
             .iter()
             .map(|data| match self.to {
@@ -74,6 +83,8 @@ impl Case for ReduceCase {
             backend.reduce(self.op, &inputs, &outputs)
         })?;
         let expected = elementwise::reduce(self.op, &data.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        // In f32 to the end, then rounded once.
+        let expected = rounded(self.dtype, &expected);
         outputs.iter().try_fold(0.0, |worst: f64, &output| Ok(worst.max(out.expect_bits(output, &expected)?)))
     }
 }
@@ -84,32 +95,42 @@ pub struct SumCase {
     alpha: f32,
     beta: f32,
     place: Place,
+    dtype: DType,
 }
 
 /// Cases of [`Sum`].
 pub fn sum_cases() -> Vec<SumCase> {
     let factors = [(1.0, 0.0), (0.125, 1.0), (-0.3, 0.5)];
-    let sizes = EDGES.into_iter().chain([1000, 70_001, 1_000_003]).enumerate();
-    let case = |(i, n)| {
-        let (alpha, beta) = factors[i % 3];
-        SumCase { n, alpha, beta, place: place(i / 2) }
-    };
-    sizes.map(case).collect()
+    of_each_type(|dtype| {
+        let sizes = EDGES.into_iter().chain([1000, 70_001, 1_000_003]).enumerate();
+        let case = |(i, n)| {
+            let (alpha, beta) = factors[i % 3];
+            SumCase { n, alpha, beta, place: place(i / 2), dtype }
+        };
+        sizes.map(case).collect()
+    })
 }
 
 impl Case for SumCase {
     fn id(&self) -> String {
-        let Self { n, alpha, beta, place } = self;
-        format!("sum:alpha={alpha},beta={beta},n={n},place={},dt=f32", place.name())
+        let Self { n, alpha, beta, place, dtype } = self;
+        format!("sum:alpha={alpha},beta={beta},n={n},place={},dt={dtype}", place.name())
+    }
+
+    fn optional(&self) -> bool {
+        self.dtype == DType::F16
     }
 
     fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
         let Self { n, alpha, beta, .. } = *self;
-        let mut draw = Draw::new(&self.id());
-        let (terms, held) = (draw.normal(n, 0.25, 1.0), draw.normal(1, 0.0, 1.0));
-        let mut on = Operands::new(backend, self.place);
+        let mut draw = Draw::new(&self.id()).of(self.dtype);
+        let (terms, held) = (draw.values(n, 0.25, 1.0), draw.normal(1, 0.0, 1.0));
+        let mut on = Operands::new(backend, self.place, self.dtype);
         let x = on.input("x", &[n], &terms);
-        let out = if beta == 0.0 { on.output("out", &[1]) } else { on.in_place("out", &[1], &held) };
+        let out = match beta == 0.0 {
+            true => on.output_f32("out", &[1]),
+            false => on.in_place_f32("out", &[1], &held),
+        };
         let workspace = on.workspace(backend.workspace(Scratch::Sum { n }));
         let result = on.run(|v| {
             let (x, out, workspace) = (v[x], v[out], v[workspace]);
@@ -159,7 +180,7 @@ impl Case for BlockSquaresCase {
         let after = if n.is_multiple_of(block) { after * block } else { 0 };
         let terms = draw.normal(end + after, 0.25, 1.0);
         let squares = |x: &[f32]| -> Result<(Handle, Outputs), Failure> {
-            let mut on = Operands::new(backend, self.place);
+            let mut on = Operands::new(backend, self.place, DType::F32);
             let view = on.input("x", &[x.len()], x);
             let out = on.output("out", &[x.len().div_ceil(block)]);
             let outputs =

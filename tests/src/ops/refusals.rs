@@ -3,7 +3,7 @@
 //! What is wrong is the contract's to find (`check` of each operation); whether a backend asks it, before it enqueues anything, is what these cases see.
 
 use backend::ops::*;
-use backend::{Backend, Error, ReduceOp, Result, View};
+use backend::{Backend, DType, Error, ReduceOp, Result, View};
 
 use crate::{Case, Failure, Handle, Operands, Place, Views};
 
@@ -362,7 +362,7 @@ impl Case for Refusal {
             // This backend needs no workspace here.
             return Ok(0.0);
         }
-        let mut on = Operands::new(backend, Place::Offset);
+        let mut on = Operands::new(backend, Place::Offset, DType::F32);
         let company = Company::new(&mut on, asked - usize::from(short));
         let answer = on.attempt(|v| self.call(backend, &company, v))?;
         match answer {

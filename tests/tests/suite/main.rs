@@ -2,8 +2,8 @@
 
 mod faulty;
 
-use conformance::ops::checks;
-use conformance::{Failure, Report};
+use conformance::ops::{self, checks};
+use conformance::{Case, Failure, Report};
 use faulty::{Fault, Faulty};
 
 /// How many of the report's cases failed, each as `kind` says.
@@ -14,35 +14,49 @@ fn found(report: &Report, kind: impl Fn(&Failure) -> bool) -> usize {
     report.failures.len()
 }
 
+/// What the cases of f32 find of a fault.
+fn in_f32<C: Case>(fault: Fault, cases: Vec<C>) -> Report {
+    Report::of(&Faulty::new(fault), cases.into_iter().filter(|case| case.id().ends_with("dt=f32")))
+}
+
 fn wrong(failure: &Failure) -> bool {
     matches!(failure, Failure::Wrong { .. })
 }
 
 #[test]
 fn narrow_products_are_found_at_every_depth() {
-    let report = checks::matmul(&Faulty::new(Fault::NarrowProduct));
+    let report = in_f32(Fault::NarrowProduct, ops::matmul::cases());
     // All but the ones without a term, and those of integers that ten bits hold.
     assert_eq!(found(&report, wrong), report.ran - 8);
     assert!(report.failures.iter().any(|(id, _)| id.contains("k=4096")));
 }
 
 #[test]
+fn a_result_that_is_cut_off_is_found() {
+    let cases = ops::matmul::cases().into_iter();
+    let cases = cases.filter(|case| case.id().ends_with("dt=bf16") && case.id().contains("beta=0,"));
+    let report = Report::of(&Faulty::new(Fault::Truncates), cases);
+    // All whose result is of 16 bits and takes more than eight bits of mantissa.
+    assert!(found(&report, wrong) >= report.ran / 3, "{} of {}", report.failures.len(), report.ran);
+}
+
+#[test]
 fn beta_zero_must_not_read() {
-    let report = checks::matmul(&Faulty::new(Fault::BetaZeroReads));
+    let report = in_f32(Fault::BetaZeroReads, ops::matmul::cases());
     assert!(found(&report, wrong) >= report.ran / 3);
 }
 
 #[test]
 fn trespasses_are_found() {
-    let report = checks::matmul(&Faulty::new(Fault::WritesPastEnd));
+    let report = in_f32(Fault::WritesPastEnd, ops::matmul::cases());
     let past_end = |failure: &Failure| matches!(failure, Failure::Trespass { operand: "c", len, index } if *index == *len as i64);
     assert_eq!(found(&report, past_end), report.ran);
 
-    let report = checks::matmul(&Faulty::new(Fault::WritesInput));
+    let report = in_f32(Fault::WritesInput, ops::matmul::cases());
     let into_b = |failure: &Failure| matches!(failure, Failure::Trespass { operand: "b", index: 0, .. });
     assert_eq!(found(&report, into_b), report.ran - 4, "all but the products without a term");
 
-    let report = checks::sum(&Faulty::new(Fault::Workspace));
+    let report = in_f32(Fault::Workspace, ops::reduce::sum_cases());
     assert_eq!(
         found(&report, |failure| matches!(failure, Failure::Trespass { operand: "workspace", .. })),
         report.ran
@@ -51,7 +65,7 @@ fn trespasses_are_found() {
 
 #[test]
 fn one_bit_between_two_runs_is_found() {
-    let report = checks::matmul(&Faulty::new(Fault::Unsteady));
+    let report = in_f32(Fault::Unsteady, ops::matmul::cases());
     assert_eq!(
         found(&report, |failure| matches!(failure, Failure::Unsteady { operand: "c", .. })),
         report.ran
@@ -66,24 +80,24 @@ fn a_wrong_call_that_passes_is_found() {
 
 #[test]
 fn subtle_arithmetic_is_found() {
-    let shifted = checks::layernorm(&Faulty::new(Fault::OnePassVariance));
+    let shifted = in_f32(Fault::OnePassVariance, ops::layernorm::cases());
     assert!(found(&shifted, wrong) > 0);
     let hard = |id: &str| id.contains("rows=shifted") || id.contains("rows=constant");
     assert!(shifted.failures.iter().all(|(id, _)| hard(id)), "{:?}", shifted.failures);
 
-    let counter = checks::dropout(&Faulty::new(Fault::ShortCounter));
+    let counter = in_f32(Fault::ShortCounter, ops::dropout::cases());
     assert!(found(&counter, wrong) > 0);
 
-    let overwritten = checks::embedding_backward(&Faulty::new(Fault::Overwrites));
+    let overwritten = in_f32(Fault::Overwrites, ops::embedding::backward_cases());
     assert_eq!(found(&overwritten, wrong), overwritten.ran);
 
-    let order = checks::reduce(&Faulty::new(Fault::OtherOrder));
+    let order = in_f32(Fault::OtherOrder, ops::reduce::cases());
     assert!(found(&order, wrong) > 0);
 
-    let adamw = checks::adamw(&Faulty::new(Fault::Uncorrected));
+    let adamw = in_f32(Fault::Uncorrected, ops::adamw::cases());
     assert!(found(&adamw, wrong) > 0);
 
-    let nan = checks::cross_entropy_max(&Faulty::new(Fault::LosesNan));
+    let nan = in_f32(Fault::LosesNan, ops::cross_entropy::max_cases());
     assert!(found(&nan, wrong) > 0);
 }
 
