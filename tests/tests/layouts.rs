@@ -8,8 +8,9 @@ use backend::{Backend, Communicator};
 use backend_wgpu::{Choice, WgpuBackend};
 use conformance::or_skip;
 use model::GptConfig;
-use trainer::engine::{AdamWSettings, Rank, RankConfig, StepStats, TensorState};
+use trainer::engine::{AdamWSettings, Rank, RankConfig, StepPlan, StepStats, TensorState};
 use trainer::layout::Layout;
+use trainer::options::Execution;
 use trainer::schedule::Schedule;
 
 /// (tp, pp, dp): {1, 2}^3, and four ways along each axis alone.
@@ -33,7 +34,7 @@ fn config((tp, pp, dp): (usize, usize, usize), schedule: Schedule) -> RankConfig
     RankConfig {
         model: GptConfig { dropout: 0.1, ..GptConfig::new(4, 32, 4, 24, 128) },
         layout: Layout::new(tp, pp, dp).expect("a valid layout"),
-        schedule,
+        execution: Execution { schedule, ..Execution::default() },
         seq_len: 24,
         micro_batch: 1,
         global_batch: 8,
@@ -53,6 +54,10 @@ fn samples(index: u64, out: &mut [u32]) {
     }
 }
 
+fn plan(first_sample: u64, lr: f32) -> StepPlan {
+    StepPlan { first_sample, global_batch: 8, lr, stop: false }
+}
+
 struct Trained {
     initial: Vec<TensorState>,
     steps: Vec<StepStats>,
@@ -63,7 +68,7 @@ fn train<B: Backend>(communicators: Vec<LocalCommunicator<B>>, config: &RankConf
         let mut rank = Rank::new(communicator.backend(), communicator, config.clone())?;
         let initial = rank.export()?;
         let lr = |step: u64| 3e-3 * (step + 1).min(5) as f32 / 5.0;
-        let steps = (0..STEPS).map(|step| rank.train_step(&samples, step * 8, lr(step), false));
+        let steps = (0..STEPS).map(|step| rank.train_step(&samples, plan(step * 8, lr(step))));
         Ok((initial, steps.collect::<backend::Result<Vec<_>>>()?, communicator.rank()))
     })
     .unwrap_or_else(|error| panic!("{}: {error}", config.layout));
@@ -140,7 +145,7 @@ fn a_failing_rank_stops_the_others() {
         if communicator.rank() == 5 {
             return Err(backend::Error::Device { what: "pulled the plug".to_owned() });
         }
-        rank.train_step(&samples, 0, 1e-3, false).map(drop)
+        rank.train_step(&samples, plan(0, 1e-3)).map(drop)
     });
     let error = result.expect_err("a rank has failed").to_string();
     assert!(error.contains("pulled the plug"), "{error}");

@@ -8,9 +8,9 @@ use backend_wgpu::{Choice, WgpuBackend};
 use conformance::fixture::Fixture;
 use conformance::or_skip;
 use model::{GptConfig, Slice};
-use trainer::engine::{AdamWSettings, Rank, RankConfig, StepStats};
+use trainer::engine::{AdamWSettings, Rank, RankConfig, StepPlan, StepStats};
 use trainer::layout::Layout;
-use trainer::schedule::Schedule;
+use trainer::options::Execution;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// fp32 against fp64: relative to the loss, and to the largest element of each gradient.
@@ -28,7 +28,7 @@ fn config(fixture: &Fixture, (tp, pp, dp): (usize, usize, usize)) -> RankConfig 
     RankConfig {
         model,
         layout: Layout::new(tp, pp, dp).expect("a valid layout"),
-        schedule: Schedule::OneFOneB,
+        execution: Execution::default(),
         seq_len,
         micro_batch: 1,
         global_batch: batch,
@@ -77,16 +77,17 @@ fn run<B: Backend>(
         })?;
         let mut all = Vec::new();
         for step in 0..steps {
-            all.push(rank.train_step(&samples, 0, lr, false)?);
+            let plan = StepPlan { first_sample: 0, global_batch: config.global_batch, lr, stop: false };
+            all.push(rank.train_step(&samples, plan)?);
             if step > 0 {
                 continue;
             }
-            let store = rank.stage().parameters();
-            for entry in store.entries() {
+            let stores = rank.chunks().iter().map(|chunk| chunk.stage.parameters());
+            for (store, entry) in stores.flat_map(|store| store.entries().iter().map(move |e| (store, e))) {
                 let name = &entry.parameter.name;
-                let handle = store.find(name).expect("its own entry");
                 let mut ours = vec![0.0_f32; entry.parameter.slice.len()];
-                backend.read(store.gradient(handle), bytemuck::cast_slice_mut(&mut ours))?;
+                let gradient = store.gradients().rows(entry.offset, ours.len())?;
+                backend.read(gradient, bytemuck::cast_slice_mut(&mut ours))?;
                 let theirs = cut(&fixture.gradients[name].data, &entry.parameter.slice);
                 let largest = fixture.gradients[name].data.iter().fold(0.0_f64, |m, g| m.max(g.abs()));
                 for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {

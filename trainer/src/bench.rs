@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::config::RunConfig;
-use crate::engine::{Rank, RankConfig};
+use crate::engine::{Rank, RankConfig, StepPlan};
 use crate::launch::Job;
 use crate::run::rank_config;
 
@@ -76,9 +76,10 @@ fn step<B: Backend>(
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
             let enough =
                 begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
-            let first_sample = rank.steps() * config.global_batch as u64;
             let stop = enough && backend::Communicator::rank(communicator) == 0;
-            let stats = rank.train_step(&samples, first_sample, 1e-4, stop)?;
+            let global_batch = config.global_batch;
+            let first_sample = rank.steps() * global_batch as u64;
+            let stats = rank.train_step(&samples, StepPlan { first_sample, global_batch, lr: 1e-4, stop })?;
             communicator.backend().sync()?;
             times.push(begin.elapsed());
             if stats.stop {

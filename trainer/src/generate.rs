@@ -3,9 +3,12 @@
 //! The whole model runs on one rank, loaded from the run's checkpoint whatever layout wrote it. The choice of each token is drawn from Philox by seed,
 //! prompt and position: the same checkpoint and seed give the same text.
 
+use std::sync::Arc;
+
 use backend::philox::Stream;
 use backend::{Backend, Communicator, Group, GroupKind};
-use model::{GptConfig, Shard, Stage, TensorGroup};
+use model::layers::Scratch;
+use model::{GptConfig, Shard, Stage, StageOptions, TensorGroup};
 
 /// How the next token is drawn from the logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,10 +46,13 @@ pub fn continuations<B: Backend, E: From<backend::Error>>(
         return Ok(Vec::new());
     }
     let group = TensorGroup::new(communicator, Group::new(GroupKind::Tensor, [communicator.rank()]));
-    let stage = Stage::new(backend, group, config, &Shard::whole(config), b, s)?;
+    let (shard, options) = (Shard::whole(config), StageOptions::plain(b, s));
+    let dims = options.dims(config, &shard);
+    let scratch = Arc::new(Scratch::new(backend, &dims, options.recompute, &[])?);
+    let stage = Stage::new(backend, group, config, &shard, &options, scratch)?;
     initialize(&stage)?;
     let kept = stage.activations()?;
-    let (Some(input), Some(logits)) = (kept.tokens(), kept.logits()) else {
+    let (Some(input), Some(logits)) = (kept.tokens(), kept.logits(0)) else {
         unreachable!("the whole model has an embedding and a head");
     };
 

@@ -9,7 +9,7 @@ use crate::config::RunConfig;
 use crate::generate::{Sampling, continuations};
 use crate::launch::Job;
 use crate::report::Sample;
-use crate::{Error, Result, engine};
+use crate::{Error, Result};
 
 /// How many.
 const SAMPLES: u64 = 3;
@@ -43,8 +43,10 @@ impl Job for Continue<'_> {
         let backend = communicator.backend();
         let added =
             continuations(backend, communicator, &config.model, &prompts, vocabulary, sampling, |stage| {
-                engine::state::import(backend, stage.parameters(), None, |name, slice| -> Result<_> {
-                    Ok([checkpoint.read(name, slice)?, Vec::new(), Vec::new()])
+                let parameters = stage.parameters();
+                parameters.entries().iter().try_for_each(|entry| -> Result<()> {
+                    let values = checkpoint.read(&entry.parameter.name, &entry.parameter.slice)?;
+                    Ok(parameters.write(backend, entry, &values)?)
                 })
             })?;
         let decode = |(prompt, continuation): (&Vec<u32>, &Vec<u32>)| Sample {

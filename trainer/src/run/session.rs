@@ -10,7 +10,7 @@ use backend::{Backend, Communicator, Group, GroupKind};
 
 use crate::checkpoint::{Meta, Reader, ShardTensor, Writer, adam_m, adam_v};
 use crate::config::RunConfig;
-use crate::engine::{AdamWSettings, Rank, RankConfig, Samples};
+use crate::engine::{AdamWSettings, Rank, RankConfig, Samples, StepPlan};
 use crate::metrics::StepMetrics;
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ pub fn rank_config(config: &RunConfig) -> RankConfig {
     RankConfig {
         model: config.model.clone(),
         layout: config.layout(),
-        schedule: config.parallel.schedule,
+        execution: config.execution(),
         seq_len: train.seq_len,
         micro_batch: train.micro_batch,
         global_batch: train.global_batch,
@@ -102,7 +102,8 @@ impl Session<'_> {
             let lr = schedule.at(step);
             let wish = first_rank && self.stop.load(Ordering::Relaxed);
             let first_sample = rank.steps() * train.global_batch as u64;
-            let stats = rank.train_step(self.train, first_sample, lr as f32, wish)?;
+            let plan = StepPlan { first_sample, global_batch: train.global_batch, lr: lr as f32, stop: wish };
+            let stats = rank.train_step(self.train, plan)?;
             let tokens_per_second = config.tokens_per_step() as f64 / begin.elapsed().as_secs_f64();
             if !(stats.loss.is_finite() && stats.grad_norm.is_finite()) {
                 return Err(diverged(step, stats.loss, stats.grad_norm, lr));
