@@ -2,7 +2,8 @@
 //!
 //! One after the other into one buffer; or, where the sum must not depend on how many replicas share the batch, in a balanced binary tree over the
 //! microbatches: each one's gradients are computed into a clean buffer and carried like the ones of a binary counter, with a buffer for each level of the
-//! tree. Replicas hold neighbouring blocks of the global batch, so that their sums are its subtrees.
+//! tree. Replicas hold neighbouring blocks of the global batch, so that their sums are its subtrees. Whatever else is added up, over token chunks or over the
+//! two uses of a table, is so inside of each microbatch or behind the sum over all of them, never between.
 
 use std::ops::Range;
 
@@ -18,49 +19,40 @@ pub enum Half {
     Weight,
 }
 
+/// What a half's gradients are in the flat buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Ranges {
+    /// Where they are computed: to be 0 before.
+    pub computed: Vec<Range<usize>>,
+    /// What is added up over microbatches.
+    pub summed: Vec<Range<usize>>,
+}
+
 /// The buffers of the tree.
 pub struct Accumulation<B: Backend> {
-    /// A partial sum of 2^i microbatches each; `None` without a tree.
-    levels: Option<Vec<Tensor<B::Buffer>>>,
+    /// A partial sum of 2^i microbatches each.
+    levels: Vec<Tensor<B::Buffer>>,
     microbatches: usize,
-    matrices: Vec<Range<usize>>,
-    vectors: Range<usize>,
+    input: Ranges,
+    weight: Ranges,
 }
 
 impl<B: Backend> Accumulation<B> {
-    /// For gradients of `len` elements, of which `matrices` and `vectors` belong to the two halves.
+    /// A tree over a power of two of microbatches, for gradients of `len` elements.
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn new(
-        backend: &B,
-        tree: Option<usize>,
-        len: usize,
-        matrices: Vec<Range<usize>>,
-        vectors: Range<usize>,
-    ) -> Result<Self> {
+    pub fn new(backend: &B, microbatches: usize, len: usize, [input, weight]: [Ranges; 2]) -> Result<Self> {
+        debug_assert!(microbatches.is_power_of_two(), "a tree over {microbatches} microbatches");
         let level = |_| backend.alloc(Class::Gradients, DType::F32, Shape::new(&[len]));
-        let levels =
-            tree.map(|m| (0..m.trailing_zeros()).map(level).collect::<Result<Vec<_>>>()).transpose()?;
-        debug_assert!(tree.is_none_or(usize::is_power_of_two), "a tree over {tree:?} microbatches");
-        Ok(Self { levels, microbatches: tree.unwrap_or(0), matrices, vectors })
+        let levels = (0..microbatches.trailing_zeros()).map(level).collect::<Result<_>>()?;
+        Ok(Self { levels, microbatches, input, weight })
     }
 
-    fn ranges(&self, half: Half) -> &[Range<usize>] {
+    fn ranges(&self, half: Half) -> &Ranges {
         match half {
-            Half::Input => std::slice::from_ref(&self.vectors),
-            Half::Weight => &self.matrices,
-        }
-    }
-
-    /// Begins a step.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub fn begin_step(&self, backend: &B, gradients: View<'_, B::Buffer>) -> Result<()> {
-        match self.levels {
-            Some(_) => Ok(()),
-            None => backend.fill(gradients, 0.0),
+            Half::Input => &self.input,
+            Half::Weight => &self.weight,
         }
     }
 
@@ -69,12 +61,8 @@ impl<B: Backend> Accumulation<B> {
     /// # Errors
     /// Those of the backend.
     pub fn begin_microbatch(&self, backend: &B, gradients: View<'_, B::Buffer>, half: Half) -> Result<()> {
-        if self.levels.is_some() {
-            for range in self.ranges(half).iter().filter(|range| !range.is_empty()) {
-                backend.fill(gradients.rows(range.start, range.len())?, 0.0)?;
-            }
-        }
-        Ok(())
+        let ranges = self.ranges(half).computed.iter().filter(|range| !range.is_empty());
+        ranges.map(|range| backend.fill(gradients.rows(range.start, range.len())?, 0.0)).collect()
     }
 
     /// Adds the gradients of microbatch `index` to those before it. Behind the last one their sum stands in `gradients`.
@@ -88,15 +76,14 @@ impl<B: Backend> Accumulation<B> {
         half: Half,
         index: usize,
     ) -> Result<()> {
-        let Some(levels) = &self.levels else { return Ok(()) };
         let carries = index.trailing_ones() as usize;
-        for range in self.ranges(half).iter().filter(|range| !range.is_empty()) {
+        for range in self.ranges(half).summed.iter().filter(|range| !range.is_empty()) {
             let y = gradients.rows(range.start, range.len())?;
-            for level in &levels[..carries] {
+            for level in &self.levels[..carries] {
                 backend.add(Add { x: level.view().rows(range.start, range.len())?, y, alpha: 1.0 })?;
             }
             if index + 1 < self.microbatches {
-                backend.copy(y, levels[carries].view().rows(range.start, range.len())?)?;
+                backend.copy(y, self.levels[carries].view().rows(range.start, range.len())?)?;
             }
         }
         Ok(())

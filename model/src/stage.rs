@@ -337,7 +337,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             embedding.backward_weight(&cx, kept_embedding, d)?;
         }
         for half in [Half::Input, Half::Weight] {
-            parameters.end_microbatch(self.backend, half, microbatch.index)?;
+            parameters.end_microbatch(self.backend, &self.tensor, half, microbatch.index)?;
         }
         Ok(())
     }
@@ -368,7 +368,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             embedding.backward_input(&cx, d)?;
             self.backend.copy(d, room.view())?;
         }
-        self.parameters.end_microbatch(self.backend, Half::Input, microbatch.index)
+        self.parameters.end_microbatch(self.backend, &self.tensor, Half::Input, microbatch.index)
     }
 
     /// The second half: the matrices' gradients. Uses up the microbatch's activations.
@@ -394,6 +394,6 @@ impl<'a, B: Backend> Stage<'a, B> {
         {
             embedding.backward_weight(&cx, kept_embedding, d.view())?;
         }
-        self.parameters.end_microbatch(self.backend, Half::Weight, microbatch.index)
+        self.parameters.end_microbatch(self.backend, &self.tensor, Half::Weight, microbatch.index)
     }
 }

@@ -5,16 +5,15 @@
 //! the ones that it repeats. So AdamW is two operations, and what is summed over token chunks (the last region: LayerNorms and the biases behind a
 //! reduction) is one range. Each begins on a block of [`BLOCK`] elements, the unit of the gradient norm, of the sharded optimizer and of gradient buckets.
 //!
-//! The gradients' buffer goes on behind the parameters: a copy of the last region for each further token chunk, and a second table where embedding and
-//! head are both here, so that each use has its own sum over microbatches, as if the two were on two stages.
+//! The gradients' buffer goes on behind the parameters: a copy of the last region for each further token chunk, and, where sums are trees, a table of its
+//! own for each use of the embedding, so that each has its own sum over microbatches and replicas, on one stage as on two.
 
 use std::ops::Range;
 
-use backend::ops::Add;
 use backend::philox::Stream;
 use backend::{Backend, Class, DType, ReduceOp, Result, Shape, Tensor, View};
 
-use crate::accumulation::{Accumulation, Half};
+use crate::accumulation::{Accumulation, Half, Ranges};
 use crate::{GptConfig, Parameter, Shard, TensorGroup};
 
 /// Elements of a block: parameters begin at multiples of it, and the gradient norm sums squares block by block.
@@ -65,12 +64,12 @@ pub struct ParameterStore<B: Backend> {
     token_chunks: usize,
     /// Whether those sums are still to be added over the tensor group.
     sequence_parallel: bool,
-    /// Entries of the table with both uses on this rank, and where the head's gradients begin.
-    second_table: Option<(Range<usize>, usize)>,
+    /// The table's entries, and where the gradients of its uses in embedding and head begin, where they have places of their own.
+    uses: Option<(Range<usize>, [Option<usize>; 2])>,
     dtype: DType,
     values: Tensor<B::Buffer>,
     gradients: Tensor<B::Buffer>,
-    accumulation: Accumulation<B>,
+    tree: Option<Accumulation<B>>,
 }
 
 impl<B: Backend> ParameterStore<B> {
@@ -96,18 +95,28 @@ impl<B: Backend> ParameterStore<B> {
         let len = end.next_multiple_of(options.parts * BLOCK);
         let token_summed = repeated.unwrap_or(end)..end;
         let token_chunks = shard.local_token_chunks();
-        let mut gradients_len = len + (token_chunks - 1) * token_summed.len();
-        let vectors = decayed..gradients_len;
-        let mut matrices = vec![0..decayed];
-        let both = shard.first && shard.last && options.tree.is_some();
-        let second_table = both.then(|| {
-            let table: Vec<&Entry> = entries.iter().filter(|e| e.parameter.name == TABLE).collect();
-            let range = table[0].offset..table[table.len() - 1].range().end.next_multiple_of(BLOCK);
-            let begin = gradients_len;
-            gradients_len += range.len();
-            matrices.push(begin..gradients_len);
-            (range, begin)
-        });
+        let copies_end = len + (token_chunks - 1) * token_summed.len();
+        let mut gradients_len = copies_end;
+        let mut weight = Ranges { computed: vec![0..decayed], summed: vec![0..decayed] };
+        let table: Vec<&Entry> = entries.iter().filter(|entry| entry.parameter.name == TABLE).collect();
+        let uses = match (options.tree, &table[..]) {
+            (Some(_), [first, ..]) => {
+                let range = first.offset..table[table.len() - 1].range().end.next_multiple_of(BLOCK);
+                debug_assert_eq!(range.start, 0, "the table stands first among what decays");
+                let begins = [shard.first, shard.last].map(|used| {
+                    used.then(|| {
+                        gradients_len += range.len();
+                        gradients_len - range.len()
+                    })
+                });
+                let own = begins.into_iter().flatten().map(|begin| begin..begin + range.len());
+                let ranges: Vec<_> = std::iter::once(range.end..decayed).chain(own).collect();
+                weight = Ranges { computed: ranges.clone(), summed: ranges };
+                Some((range, begins))
+            }
+            _ => None,
+        };
+        let input = Ranges { computed: vec![decayed..copies_end], summed: vec![decayed..len] };
         let flat = |class, dtype, len| backend.alloc(class, dtype, Shape::new(&[len]));
         let store = Self {
             entries,
@@ -116,11 +125,14 @@ impl<B: Backend> ParameterStore<B> {
             token_summed,
             token_chunks,
             sequence_parallel: shard.sequence_parallel && shard.tensor_size > 1,
-            second_table,
+            uses,
             dtype: options.dtype,
             values: flat(Class::Parameters, options.dtype, len)?,
             gradients: flat(Class::Gradients, DType::F32, gradients_len)?,
-            accumulation: Accumulation::new(backend, options.tree, gradients_len, matrices, vectors)?,
+            tree: options
+                .tree
+                .map(|m| Accumulation::new(backend, m, gradients_len, [input, weight]))
+                .transpose()?,
         };
         backend.fill(store.values.view(), 0.0)?;
         backend.fill(store.gradients.view(), 0.0)?;
@@ -154,7 +166,7 @@ impl<B: Backend> ParameterStore<B> {
 
     /// All gradients, in the order of the parameters.
     pub fn gradients(&self) -> View<'_, B::Buffer> {
-        self.gradients.view().rows(0, self.len).expect("the buffer is at least as long")
+        self.range(&(0..self.len)).expect("the buffer is at least as long")
     }
 
     /// The parameter's entries on this rank, chunk by chunk; none if it is not here.
@@ -184,11 +196,21 @@ impl<B: Backend> ParameterStore<B> {
         self.window(&self.gradients, handle, begin)
     }
 
+    /// The gradient of the table's use in the embedding.
+    pub fn embedding_gradient(&self, handle: Handle) -> View<'_, B::Buffer> {
+        self.gradient_of_use(handle, 0)
+    }
+
     /// The gradient of the table's use in the head.
     pub fn head_gradient(&self, handle: Handle) -> View<'_, B::Buffer> {
+        self.gradient_of_use(handle, 1)
+    }
+
+    fn gradient_of_use(&self, handle: Handle, place: usize) -> View<'_, B::Buffer> {
         let offset = self.entries[handle.0].offset;
-        let begin = self.second_table.as_ref().map_or(offset, |(table, begin)| offset - table.start + begin);
-        self.window(&self.gradients, handle, begin)
+        let begin =
+            self.uses.as_ref().and_then(|(table, begins)| Some(offset - table.start + begins[place]?));
+        self.window(&self.gradients, handle, begin.unwrap_or(offset))
     }
 
     /// Where token chunk `chunk`, from 1, has its copy of the summed region.
@@ -216,7 +238,10 @@ impl<B: Backend> ParameterStore<B> {
     /// # Errors
     /// Those of the backend.
     pub fn begin_step(&self, backend: &B) -> Result<()> {
-        self.accumulation.begin_step(backend, self.gradients.view())
+        match self.tree {
+            Some(_) => Ok(()),
+            None => backend.fill(self.gradients.view(), 0.0),
+        }
     }
 
     /// Before the gradients of `half` of a microbatch are computed.
@@ -224,37 +249,68 @@ impl<B: Backend> ParameterStore<B> {
     /// # Errors
     /// Those of the backend.
     pub fn begin_microbatch(&self, backend: &B, half: Half) -> Result<()> {
-        self.accumulation.begin_microbatch(backend, self.gradients.view(), half)
+        let tree = self.tree.as_ref();
+        tree.map_or(Ok(()), |tree| tree.begin_microbatch(backend, self.gradients.view(), half))
     }
 
     /// After them. Microbatches come in their order, in each half.
     ///
     /// # Errors
-    /// Those of the backend.
-    pub fn end_microbatch(&self, backend: &B, half: Half, index: usize) -> Result<()> {
-        self.accumulation.end_microbatch(backend, self.gradients.view(), half, index)
+    /// Those of the backend and the group.
+    pub fn end_microbatch(
+        &self,
+        backend: &B,
+        tensor: &TensorGroup<'_, B::Buffer>,
+        half: Half,
+        index: usize,
+    ) -> Result<()> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        if half == Half::Input {
+            self.sum_token_chunks(backend, tensor)?;
+        }
+        tree.end_microbatch(backend, self.gradients.view(), half, index)
     }
 
-    /// Behind the last microbatch: adds up token chunks, over the tensor group where it shares out the tokens, and both uses of the table.
+    /// Behind the last microbatch.
     ///
     /// # Errors
     /// Those of the backend and the group.
-    pub fn finish_step(&self, backend: &B, tensor: &TensorGroup<'_, B::Buffer>) -> Result<()> {
-        if !self.token_summed.is_empty() {
-            let total = self.range(&self.token_summed)?;
-            if self.token_chunks > 1 {
-                let copies = (1..self.token_chunks).map(|chunk| self.range(&self.copy_of_summed(chunk)));
-                let chunks = std::iter::once(Ok(total)).chain(copies).collect::<Result<Vec<_>>>()?;
-                backend.reduce(ReduceOp::Sum, &chunks, &[total])?;
-            }
-            if self.sequence_parallel {
-                tensor.sum(total)?;
-            }
+    pub fn end_step(&self, backend: &B, tensor: &TensorGroup<'_, B::Buffer>) -> Result<()> {
+        match self.tree {
+            Some(_) => Ok(()),
+            None => self.sum_token_chunks(backend, tensor),
         }
-        match &self.second_table {
-            Some((table, begin)) => {
-                let x = self.range(&(*begin..begin + table.len()))?;
-                backend.add(Add { x, y: self.range(table)?, alpha: 1.0 })
+    }
+
+    /// Adds up token chunks, over the tensor group where it shares out the tokens.
+    fn sum_token_chunks(&self, backend: &B, tensor: &TensorGroup<'_, B::Buffer>) -> Result<()> {
+        if self.token_summed.is_empty() {
+            return Ok(());
+        }
+        let total = self.range(&self.token_summed)?;
+        if self.token_chunks > 1 {
+            let copies = (1..self.token_chunks).map(|chunk| self.range(&self.copy_of_summed(chunk)));
+            let chunks = std::iter::once(Ok(total)).chain(copies).collect::<Result<Vec<_>>>()?;
+            backend.reduce(ReduceOp::Sum, &chunks, &[total])?;
+        }
+        if self.sequence_parallel { tensor.sum(total) } else { Ok(()) }
+    }
+
+    /// The gradients of the table's uses on this rank, where they have places of their own.
+    pub fn uses(&self) -> impl Iterator<Item = View<'_, B::Buffer>> {
+        let places = self.uses.as_ref().map(|(table, begins)| begins.map(|begin| (begin, table.len())));
+        let range = |(begin, len): (Option<usize>, usize)| self.range(&(begin?..begin? + len)).ok();
+        places.into_iter().flatten().filter_map(range)
+    }
+
+    /// Adds up the table's uses, each of them summed over everything that has it, to the table's gradient.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn add_uses(&self, backend: &B) -> Result<()> {
+        match &self.uses {
+            Some((table, _)) => {
+                backend.reduce(ReduceOp::Sum, &self.uses().collect::<Vec<_>>(), &[self.range(table)?])
             }
             None => Ok(()),
         }
@@ -262,6 +318,11 @@ impl<B: Backend> ParameterStore<B> {
 
     /// The gradient of the table that first and last stage share, all chunks of it; `None` where it is not shared.
     pub fn tied_gradient(&self) -> Option<View<'_, B::Buffer>> {
+        if let Some((_, begins)) = &self.uses
+            && begins.contains(&None)
+        {
+            return self.uses().next();
+        }
         let mut tied = self.entries.iter().filter(|entry| entry.parameter.tied);
         let first = tied.next()?;
         let end = tied.next_back().unwrap_or(first).range().end;

@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Train a model from text, or go on with a run
     Train(TrainArgs),
+    /// Train the same few steps in many layouts, and compare them bit for bit
+    Parity(crate::parity::ParityArgs),
     /// List the models by name, with their exact sizes
     Presets(PresetsArgs),
     /// List the devices that a run could use

@@ -11,7 +11,7 @@
 //! These run on one:
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step.
-//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`.
+//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`.
 //!
 //! Over all of them stand
 //!
@@ -31,6 +31,7 @@ pub mod layout;
 pub mod lr;
 pub mod metrics;
 pub mod options;
+pub mod parity;
 pub mod plan;
 pub mod presets;
 pub mod progress;

@@ -122,7 +122,7 @@ impl TokenEmbedding {
                 tokens: kept.tokens.view(),
                 dy: d,
                 first_row: cx.first_row(chunk),
-                dtable: cx.parameters.gradient(table),
+                dtable: cx.parameters.embedding_gradient(table),
                 workspace: cx.workspace(),
             })?;
         }

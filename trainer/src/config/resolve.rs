@@ -15,6 +15,8 @@ pub struct Layers {
     preset: Option<String>,
     file: Option<PathBuf>,
     reduced: Option<(u64, usize)>,
+    /// Name and text of a file that comes with the program.
+    built_in: Option<(&'static str, &'static str)>,
     assignments: Vec<Assignment>,
 }
 
@@ -56,6 +58,12 @@ impl Layers {
         let mut layers = Self { reduced: None, ..self.clone() };
         layers.assignments.retain(|a| a.key == "preset");
         layers
+    }
+
+    /// Lays a TOML file that comes with the program over the preset, where no other file is given.
+    pub fn built_in(mut self, name: &'static str, text: &'static str) -> Self {
+        self.built_in = Some((name, text));
+        self
     }
 
     /// Adds `section.key=value` of a `--set`. The value is TOML where it can be read as TOML, else text.
@@ -105,10 +113,12 @@ impl RunConfig {
     /// # Errors
     /// An unknown preset or key, a value of the wrong type or out of range, a layout that does not fit: what, where, the value, the remedy.
     pub fn resolve(layers: &Layers) -> Result<Self> {
-        let mut assigned = match &layers.file {
+        let mut assigned = match (&layers.file, layers.built_in) {
             // What it says has gone into the reduced configuration.
-            Some(path) if layers.reduced.is_none() => file::read(path)?,
-            _ => vec![],
+            _ if layers.reduced.is_some() => vec![],
+            (Some(path), _) => file::read(path)?,
+            (None, Some((name, text))) => file::parse(text, name)?,
+            (None, None) => vec![],
         };
         assigned.extend(layers.assignments.iter().cloned());
         for assignment in &assigned {

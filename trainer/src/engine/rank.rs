@@ -400,8 +400,16 @@ impl<'a, B: Backend> Rank<'a, B> {
         Ok(())
     }
 
-    /// First and last stage hold the same table: the gradient is the sum of both uses.
+    /// First and last stage hold the same table: the gradient is the sum of both uses. Where sums are trees each use is summed over the replicas first, in
+    /// [`reduce_gradients`](Self::reduce_gradients).
     fn reduce_tied_embedding(&self) -> Result<()> {
+        match self.config.execution.numerics {
+            Numerics::Fast => self.sum_tied(),
+            Numerics::Invariant { .. } => Ok(()),
+        }
+    }
+
+    fn sum_tied(&self) -> Result<()> {
         let tied = self.chunks.iter().find_map(|chunk| chunk.stage.parameters().tied_gradient());
         tied.map_or(Ok(()), |table| self.communicator.all_reduce(&self.embedding, ReduceOp::Sum, table))
     }
@@ -410,8 +418,15 @@ impl<'a, B: Backend> Rank<'a, B> {
     fn reduce_gradients(&self) -> Result<()> {
         for chunk in &self.chunks {
             let parameters = chunk.stage.parameters();
-            parameters.finish_step(self.backend, chunk.stage.tensor())?;
+            parameters.end_step(self.backend, chunk.stage.tensor())?;
             chunk.optimizer.reduce_gradients(parameters, self.communicator, &self.data)?;
+            for gradient in parameters.uses() {
+                self.communicator.all_reduce(&self.data, ReduceOp::Sum, gradient)?;
+            }
+        }
+        if self.config.execution.numerics != Numerics::Fast {
+            self.sum_tied()?;
+            self.chunks.iter().try_for_each(|chunk| chunk.stage.parameters().add_uses(self.backend))?;
         }
         Ok(())
     }
