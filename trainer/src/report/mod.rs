@@ -4,6 +4,7 @@
 
 mod chart;
 mod layout;
+mod measured;
 mod schedule;
 
 use std::fmt::Write;
@@ -15,6 +16,7 @@ use crate::config::{Parallel, RunConfig};
 use crate::metrics::{StepMetrics, Summary};
 use crate::presets::grouped;
 use crate::progress::duration;
+use crate::timeline::Recorder;
 
 /// A continuation that the trained model wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,11 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// The page.
     pub fn html(&self) -> String {
+        self.html_with(&[])
+    }
+
+    /// The page with a step as these ranks recorded it, beside the one that the schedule promises.
+    pub fn html_with(&self, ranks: &[Recorder]) -> String {
         let mut page = String::new();
         let title = format!("{} on {}", self.config.preset, self.summary.backend);
         let _ = write!(
@@ -58,6 +65,9 @@ impl Report<'_> {
         self.step_charts(&mut page);
         section(&mut page, "Layout", &layout::html(self.config));
         section(&mut page, "Schedule of a step", &schedule::html(self.config));
+        if let Some(measured) = measured::html(ranks) {
+            section(&mut page, "A step as measured", &measured);
+        }
         let toml = format!("<pre class=\"config\">{}</pre>\n", escape(&self.config.to_toml()));
         section(&mut page, "Configuration", &toml);
         page.push_str("</main>\n</body>\n</html>\n");

@@ -110,3 +110,17 @@ fn a_run_that_has_hardly_begun_or_gone_wrong_has_a_page_too() {
         assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
     }
 }
+
+#[test]
+fn a_recorded_step_is_drawn_where_there_is_one() {
+    use crate::timeline::{Args, Category};
+    let (config, metrics, summary, samples) = run(9);
+    let report = Report { config: &config, metrics: &metrics, summary: &summary, samples: &samples };
+    assert!(!report.html().contains("as measured"));
+    let origin = std::time::Instant::now();
+    let rank = Recorder::new(0, "stage 0", origin, 9);
+    rank.span(Category::Forward, "forward", origin, origin + Duration::from_millis(3), Args::default());
+    let page = report.html_with(&[rank]);
+    assert!(page.contains("<h2>A step as measured</h2>"));
+    assert_balanced(&page);
+}
