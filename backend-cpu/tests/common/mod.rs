@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use backend::ops::Scratch;
+use backend::ops::{Cast, Scratch};
 use backend::philox::Stream;
 use backend::{Backend, Class, DType, Shape, Tensor};
 use backend_cpu::{CpuBackend, CpuBuffer};
@@ -47,6 +47,27 @@ impl Rig {
     pub fn put(&self, extents: &[usize], data: &[f32]) -> Memory {
         let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_ne_bytes()).collect();
         self.place(DType::F32, extents, &bytes)
+    }
+
+    /// As [`put`](Self::put), the numbers rounded to that type.
+    pub fn put_as(&self, dtype: DType, extents: &[usize], data: &[f32]) -> Memory {
+        let (from, to) =
+            (self.put(extents, data), self.place(dtype, extents, &vec![0; data.len() * dtype.size()]));
+        self.cpu.cast(Cast { src: from.view(), dst: to.view() }).unwrap();
+        to
+    }
+
+    /// Memory of that type and these extents, all of it NaN.
+    pub fn nan_as(&self, dtype: DType, extents: &[usize]) -> Memory {
+        self.put_as(dtype, extents, &vec![f32::NAN; Shape::new(extents).len()])
+    }
+
+    /// What memory holds, bit by bit.
+    pub fn bits(&self, memory: &Memory) -> Vec<u32> {
+        let mut bytes = vec![0; memory.view().bytes()];
+        self.cpu.read(memory.view(), &mut bytes).unwrap();
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+        bytes.chunks_exact(memory.dtype().size()).map(word).collect()
     }
 
     pub fn put_tokens(&self, data: &[u32]) -> Memory {
