@@ -19,8 +19,9 @@ use crate::{
 /// Up to so many bytes, everybody gets everything and reduces all of it: one exchange less.
 const FEW: usize = 32 << 10;
 
-/// Bytes of a piece of a collective.
-const PIECE: usize = 16 << 20;
+/// Bytes of a piece of long data. Small enough that the host memory of one is used again for the next, instead of being asked of the system and cleared by
+/// it: that costs more than the copies. Large enough that a device's read-back is worth its wait.
+const PIECE: usize = 1 << 20;
 
 /// Shares begin at multiples of so many elements: never in the middle of a device's word.
 const GRAIN: usize = 64;
@@ -73,6 +74,11 @@ fn split(message: &[u8]) -> (&str, &[u8]) {
         Some((std::str::from_utf8(words).ok()?, payload))
     });
     words.unwrap_or(("bytes that are no call", &[]))
+}
+
+/// How each piece of a point-to-point message begins: words for people, and then type and length for the comparison.
+fn message_words<B: crate::Buffer>(words: &str, data: View<'_, B>) -> Vec<u8> {
+    [&lead(words)[..], &[data.dtype() as u8], &(data.len() as u64).to_le_bytes()].concat()
 }
 
 /// The group in words: its ranks, and for long ones a digest (FNV-1a) of them.
@@ -478,37 +484,43 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
 
     fn send(&self, to: usize, lane: Lane, data: View<'_, B::Buffer>) -> Result<()> {
         self.check_peer("send", "to", to)?;
-        let mut message = lead(&format!("a message of {}{}", data.dtype(), data.shape()));
-        message.push(data.dtype() as u8);
-        let start = message.len();
-        message.resize(start + data.bytes(), 0);
-        self.backend.read(data, &mut message[start..])?;
-        let sent = self.transport.send(to, Channel::Lane(lane), Arc::new(message));
-        sent.map_err(|interrupted| self.interrupted("send", to, interrupted))
+        let words = message_words(&format!("a message of {}{}", data.dtype(), data.shape()), data);
+        let data = data.reshape([data.len()])?;
+        for piece in pieces(data.len(), PIECE / data.dtype().size()) {
+            let piece = part(data, &piece)?;
+            let mut message = vec![0; words.len() + piece.bytes()];
+            message[..words.len()].copy_from_slice(&words);
+            self.backend.read(piece, &mut message[words.len()..])?;
+            let sent = self.transport.send(to, Channel::Lane(lane), Arc::new(message));
+            sent.map_err(|interrupted| self.interrupted("send", to, interrupted))?;
+        }
+        Ok(())
     }
 
     fn recv(&self, from: usize, lane: Lane, data: View<'_, B::Buffer>) -> Result<()> {
         self.check_peer("recv", "from", from)?;
-        let received = self.transport.recv(from, Channel::Lane(lane), self.timeout);
-        let result =
-            received.map_err(|interrupted| self.interrupted("recv", from, interrupted)).and_then(|message| {
-                match split(&message) {
-                    (_, [dtype, payload @ ..])
-                        if *dtype == data.dtype() as u8 && payload.len() == data.bytes() =>
-                    {
-                        self.backend.write(data, payload)
-                    }
-                    (theirs, _) => Err(Error::Mismatch {
-                        op: "recv",
-                        group: GroupKind::Pipeline.name(),
-                        rank: self.transport.rank(),
-                        mine: format!("room for {}{}", data.dtype(), data.shape()),
-                        peer: from,
-                        theirs: theirs.to_owned(),
-                    }),
+        let flat = data.reshape([data.len()])?;
+        let mine = message_words("", data);
+        let mut receive = |piece: Range<usize>| {
+            let received = self.transport.recv(from, Channel::Lane(lane), self.timeout);
+            let message = received.map_err(|interrupted| self.interrupted("recv", from, interrupted))?;
+            // The words before the numbers are for people: the sender may see another shape of as many elements.
+            match split(&message) {
+                (_, rest) if rest.starts_with(&mine[4..]) => {
+                    self.backend.write(part(flat, &piece)?, &rest[mine.len() - 4..])
                 }
-            });
-        self.out_of_step(result)
+                (theirs, _) => Err(Error::Mismatch {
+                    op: "recv",
+                    group: GroupKind::Pipeline.name(),
+                    rank: self.transport.rank(),
+                    mine: format!("room for {}{}", data.dtype(), data.shape()),
+                    peer: from,
+                    theirs: theirs.to_owned(),
+                }),
+            }
+        };
+        let mut pieces = pieces(data.len(), PIECE / data.dtype().size()).into_iter();
+        self.out_of_step(pieces.try_for_each(&mut receive))
     }
 
     fn barrier(&self, group: &Group) -> Result<()> {
