@@ -13,7 +13,7 @@ use backend::ops::{
     MatmulBiasGelu, Scratch,
 };
 use backend::philox::Stream;
-use backend::{Backend, ReduceOp, Result};
+use backend::{Backend, DType, ReduceOp, Result};
 use backend_cpu::CpuBackend;
 use common::{A, B, D, H, Rig, S, T, V};
 use criterion::{Criterion, Throughput};
@@ -64,6 +64,15 @@ fn main() {
     bytes("gelu", 2 * wide, &|| cpu.gelu(Gelu { x: pre, y: active }));
     bytes("bias_gelu", 3 * wide, &|| cpu.bias_gelu(BiasGelu { x: pre, bias: wide_bias, y: active }));
     bytes("gelu_backward", 3 * wide, &|| cpu.gelu_backward(GeluBackward { x: active, dy: grad, dx: grad }));
+    for (dtype, size) in [(DType::Bf16, 2), (DType::F16, 2)] {
+        let narrow = |extents: &[usize]| rig.cast(&f(extents), dtype);
+        let (x, y, pre, active) =
+            (narrow(&[T, H]), narrow(&[T, H]), narrow(&[T, 4 * H]), narrow(&[T, 4 * H]));
+        let (x, y, pre, active) = (x.view(), y.view(), pre.view(), active.view());
+        // Throughput is of bytes: half as many an element.
+        bytes(&format!("add {dtype}"), 3 * n * size / 4, &|| cpu.add(Add { x, y, alpha: 0.0 }));
+        bytes(&format!("gelu {dtype}"), 2 * wide * size / 4, &|| cpu.gelu(Gelu { x: pre, y: active }));
+    }
     let mask = DropoutMask { p: 0.1, stream: Stream { seed: 1, stream: 2 }, first: 0 };
     bytes("dropout", 2 * n, &|| cpu.dropout(Dropout { x, y, mask }));
     for (name, mask) in [("bias_dropout_residual p=0", None), ("bias_dropout_residual p=0.1", Some(mask))] {

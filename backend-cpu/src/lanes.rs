@@ -12,7 +12,7 @@ use pulp::Simd;
 use crate::element::Element;
 
 /// A function whose body is compiled for each instruction set and dispatched on the processor's own. Type parameters are
-/// [`Element`](crate::element::Element)s.
+/// [`Element`]s.
 macro_rules! kernel {
     (@output) => { () };
     (@output $output:ty) => { $output };

@@ -1,7 +1,8 @@
 //! The CPU backend: the reference, and the default where there is no GPU.
 //!
 //! Memory holds f32, bf16 or f16; arithmetic is f32, and an output is rounded once. Matrix products go through the `gemm` crate; everything else is
-//! written on [`pulp`]'s vectors, so that one build uses AVX2 and FMA, or NEON, as the processor has them. A rank is a [`CpuBackend`]; ranks of one process are a [`cluster`].
+//! written on [`pulp`]'s vectors, so that one build uses AVX2 and FMA, or NEON, as the processor has them. A rank is a [`CpuBackend`]; ranks of one
+//! process are a [`cluster`].
 //!
 //! ```
 //! use backend::{Backend, Class, DType, ops::Add};

@@ -59,7 +59,8 @@ impl Bits for Vec<f32> {
 /// Neighbours pairwise, level after level; an odd last one goes up as it is.
 fn tree(mut level: Vec<f32>, combine: impl Fn(f32, f32) -> f32) -> f32 {
     while level.len() > 1 {
-        level = level.chunks(2).map(|pair| pair.iter().copied().reduce(&combine).unwrap()).collect();
+        let pair = |pair: &[f32]| if let [a, b] = *pair { combine(a, b) } else { pair[0] };
+        level = level.chunks(2).map(pair).collect();
     }
     level[0]
 }

@@ -1,5 +1,7 @@
 //! What a rank holds of a tensor does not change a bit of it: every operation on all rows, elements, heads or columns, and on each part of them.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
+
 mod common;
 
 use std::ops::Range;
