@@ -1,4 +1,4 @@
-//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`](super::ledger::Ledger).
+//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`].
 
 use std::ops::Range;
 use std::sync::Arc;
