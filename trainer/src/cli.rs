@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a model from text, or go on with a run
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Train the same few steps in many layouts, and compare them bit for bit
     Parity(crate::parity::ParityArgs),
     /// List the models by name, with their exact sizes
@@ -302,7 +302,7 @@ mod tests {
 
     fn train(args: &[&str]) -> TrainArgs {
         match Cli::try_parse_from([&["mtnlg", "train"], args].concat()).unwrap().command {
-            Command::Train(args) => args,
+            Command::Train(args) => *args,
             _ => unreachable!("train was asked for"),
         }
     }

@@ -276,7 +276,7 @@ mod tests {
                 }
             }
             let sum = (!sum).reverse_bits();
-            (sum >> 15 | sum << 17).wrapping_add(0xa282_ead8)
+            sum.rotate_right(15).wrapping_add(0xa282_ead8)
         }
 
         pub fn records(mut file: &[u8]) -> Vec<Vec<u8>> {

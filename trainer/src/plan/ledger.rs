@@ -22,9 +22,9 @@ pub struct Ledger {
     sizes: Arc<CpuBackend>,
 }
 
-impl Ledger {
+impl Default for Ledger {
     /// An empty one.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { meter: Arc::default(), sizes: CpuBackend::new(1) }
     }
 }

@@ -63,7 +63,7 @@ pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
 /// Allocates as [`Rank::new`](crate::engine::Rank::new) does, and draws no weights.
 fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
     let RankConfig { layout, ref model, ref execution, global_batch, .. } = *config;
-    let ledger = Ledger::new();
+    let ledger = Ledger::default();
     let at = Coordinates { tp: 0, dp: 0, pp: stage };
     let rank = layout.rank_of(at);
     let alone = Alone { rank, world_size: layout.world_size() };
