@@ -38,6 +38,31 @@ pub fn activation_bytes(sizes: &Sizes, b: f64, t: f64, sequence_parallel: bool, 
     }
 }
 
+/// The same for this project's layers, of activations of `element` bytes. Against the published formula:
+///
+/// * no dropout masks: they are drawn again from the seed, `2 s b h` bytes less;
+/// * no scores in any mode: the attention keeps the log-sum-exp of each row, `4 a s b` bytes, instead of `5 a s^2 b`;
+/// * selective computes the core's output again too, which there is kept: two bytes an element less;
+/// * mean and deviation of both LayerNorms, 16 bytes a token, which are left out there.
+pub fn kept_bytes(
+    sizes: &Sizes,
+    b: f64,
+    t: f64,
+    sequence_parallel: bool,
+    recompute: Recompute,
+    element: f64,
+) -> f64 {
+    let Sizes { hidden: h, heads: a, seq: s, .. } = *sizes;
+    let own = if sequence_parallel { t } else { 1.0 };
+    // Input, the stream between the branches, and both LayerNorms' outputs; queries, keys, values, the core's output, and both sides of the GELU.
+    let (whole, cut, rows) = match recompute {
+        Recompute::None => (4.0, 12.0, 4.0 * a * s * b / t),
+        Recompute::Selective => (4.0, 11.0, 0.0),
+        Recompute::Full => return s * b * h * element / own,
+    };
+    s * b * h * element * (whole / own + cut / t) + 16.0 * s * b / own + rows
+}
+
 /// Model FLOPs of a step of `batch` sequences: forward and backward, nothing computed twice (NAR, section 5.1, without recomputation):
 /// `72 B s L h^2 (1 + s/(6h) + V/(12 L h))`.
 pub fn model_flops(sizes: &Sizes, batch: f64) -> f64 {
