@@ -90,7 +90,7 @@ pub enum Lane {
 /// Every rank of a group makes the same calls in the same order; a call that another rank contradicts fails on all of them. Calls are ordered with the
 /// operations of the rank's own backend: what was enqueued before is what is sent. No call waits longer than the communicator's timeout, and once a rank
 /// has failed every other one's calls fail with [`Error::PeerFailed`](crate::Error::PeerFailed).
-pub trait Communicator<B: Buffer>: Send {
+pub trait Communicator<B: Buffer>: Send + Sync {
     /// This rank.
     fn rank(&self) -> usize;
 

@@ -8,6 +8,7 @@ use conformance::or_skip;
 use faults::{Fault, faulty};
 use trainer::config::RunConfig;
 use trainer::device::Device;
+use trainer::launch::World;
 use trainer::parity::{self, ParityReport, Variant, all, default_config, digest, parse};
 use trainer::run::rank_config;
 
@@ -60,17 +61,23 @@ fn one_digest_on_the_cpu_in_bf16() {
     equal(&config, &Device::Cpu, &all(&config));
 }
 
+/// On a software adapter an operation costs as much as it holds little: fewer microbatches and chunks, the same layouts.
+fn on_wgpu(precision: &str) {
+    let any = Choice::Any { name: None };
+    if or_skip("wgpu", WgpuBackend::cluster(1, std::time::Duration::from_secs(60), &any)).is_some() {
+        let config = config(&["numerics.chunks=4", "train.global_batch=4", precision]);
+        equal(&config, &Device::Wgpu(any), &all(&config));
+    }
+}
+
 #[test]
 fn one_digest_on_wgpu() {
-    if or_skip(
-        "wgpu",
-        WgpuBackend::cluster(1, std::time::Duration::from_secs(60), &Choice::Any { name: None }),
-    )
-    .is_some()
-    {
-        let config = config(&[]);
-        equal(&config, &Device::Wgpu(Choice::Any { name: None }), &all(&config));
-    }
+    on_wgpu("train.precision=f32");
+}
+
+#[test]
+fn one_digest_on_wgpu_in_bf16() {
+    on_wgpu("train.precision=bf16");
 }
 
 /// Fast numerics keep to their bound, and are not the same bits: the digest is not blind.
@@ -95,7 +102,7 @@ fn a_fault_changes_the_digest() {
         let ranks = faulty(config.layout.world_size(), fault);
         let samples = parity::random_samples(1, config.model.vocab, config.seq_len);
         let samples = fault.samples(&samples, config.global_batch as u64);
-        digest::of(&parity::train(ranks, &config, &samples, 3e-3, 0..3, None).unwrap().state)
+        digest::of(&parity::train(World::Threads(ranks), &config, &samples, 3e-3, 0..3, None).unwrap().state)
     };
     let right = digest_of(&Variant::plain(1, 1, 1), Fault::None);
     for variant in [&plain, &variant] {

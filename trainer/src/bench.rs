@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use backend::local::LocalCommunicator;
 use backend::philox::Stream;
 use backend::{Backend, Class};
 use serde::Serialize;
 
-use crate::Result;
+use crate::{Error, Result};
 use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig, StepPlan};
-use crate::launch::Job;
+use crate::launch::{Job, World};
 use crate::run::rank_config;
 
 /// What a benchmark of the training step measured.
@@ -48,18 +47,18 @@ pub struct Step<'a> {
 impl Job for Step<'_> {
     type Output = StepBench;
 
-    fn run<B: Backend>(self, ranks: Vec<LocalCommunicator<B>>) -> Result<StepBench> {
-        step(ranks, &rank_config(self.config), &self.config.preset, self.seconds)
+    fn run<B: Backend>(self, world: World<B>) -> Result<StepBench> {
+        step(world, &rank_config(self.config), &self.config.preset, self.seconds)
     }
 }
 
 fn step<B: Backend>(
-    communicators: Vec<LocalCommunicator<B>>,
+    world: World<B>,
     config: &RankConfig,
     preset: &str,
     seconds: f64,
 ) -> Result<StepBench> {
-    let info = communicators[0].backend().info();
+    let info = world.info().ok_or_else(|| Error::other("a world without ranks"))?;
     let stream = Stream { seed: config.seed, stream: 1 << 61 };
     let (vocab, span) = (config.model.vocab as u32, config.seq_len as u64 + 1);
     let samples = move |index: u64, out: &mut [u32]| {
@@ -67,8 +66,8 @@ fn step<B: Backend>(
             *token = stream.word(index * span + i as u64) % vocab;
         }
     };
-    let ranks = backend::local::run(communicators, |communicator| -> backend::Result<_> {
-        let mut rank = Rank::new(communicator.backend(), communicator, config.clone())?;
+    let ranks = world.run(|backend, communicator| -> backend::Result<_> {
+        let mut rank = Rank::new(backend, communicator, config.clone())?;
         let mut times: Vec<Duration> = Vec::new();
         let start = Instant::now();
         loop {
@@ -76,17 +75,17 @@ fn step<B: Backend>(
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
             let enough =
                 begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
-            let stop = enough && backend::Communicator::rank(communicator) == 0;
+            let stop = enough && communicator.rank() == 0;
             let global_batch = config.global_batch;
             let first_sample = rank.steps() * global_batch as u64;
             let stats = rank.train_step(&samples, StepPlan { first_sample, global_batch, lr: 1e-4, stop })?;
-            communicator.backend().sync()?;
+            backend.sync()?;
             times.push(begin.elapsed());
             if stats.stop {
                 break;
             }
         }
-        let peak: u64 = Class::ALL.iter().map(|&class| communicator.backend().usage(class).peak).sum();
+        let peak: u64 = Class::ALL.iter().map(|&class| backend.usage(class).peak).sum();
         Ok((times, peak))
     })?;
     let mut times: Vec<f64> = ranks[0].0[WARM_UP as usize..].iter().map(Duration::as_secs_f64).collect();

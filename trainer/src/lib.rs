@@ -10,7 +10,7 @@
 //!
 //! These run on one:
 //!
-//! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step.
+//! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step; [`ledger`]: what it said to the others.
 //! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`.
 //!
 //! Over all of them stand
@@ -28,6 +28,7 @@ pub mod error;
 pub mod generate;
 pub mod launch;
 pub mod layout;
+pub mod ledger;
 pub mod lr;
 pub mod metrics;
 pub mod options;

@@ -26,7 +26,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Train(args) => {
             let summary = run::train(args.resolve()?, args.resume.is_some())?;
-            if args.json {
+            if let Some(summary) = summary.filter(|_| args.json) {
                 print_json(&summary)?;
             }
         }

@@ -17,6 +17,7 @@
 //! Spans of a rank lie beside or within each other, as calls do. What lies between two outermost spans of a rank is written as a `bubble`.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -108,6 +109,7 @@ pub struct Recorder {
     label: String,
     origin: Instant,
     capacity: usize,
+    paused: AtomicBool,
     kept: Mutex<Kept>,
 }
 
@@ -121,7 +123,12 @@ impl Recorder {
     /// A recorder of `rank` with room for `capacity` spans, whose row is labelled so. All ranks of a trace have the same `origin`.
     pub fn new(rank: usize, label: &str, origin: Instant, capacity: usize) -> Self {
         let kept = Mutex::new(Kept { spans: Vec::with_capacity(capacity), dropped: 0 });
-        Self { rank, label: label.into(), origin, capacity, kept }
+        Self { rank, label: label.into(), origin, capacity, paused: AtomicBool::new(false), kept }
+    }
+
+    /// Leaves out what is done from now on, or takes it in again.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// The rank.
@@ -136,6 +143,9 @@ impl Recorder {
 
     /// Records a span.
     pub fn span(&self, category: Category, name: &'static str, start: Instant, end: Instant, args: Args) {
+        if self.paused.load(Ordering::Relaxed) {
+            return;
+        }
         let place = |time: Instant| time.saturating_duration_since(self.origin).as_secs_f64() * 1e6;
         let (start, end) = (place(start), place(end.max(start)));
         let mut kept = self.kept();

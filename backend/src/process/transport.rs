@@ -75,3 +75,30 @@ pub trait Transport: Send + Sync + 'static {
     /// Tells the other ranks that this one has failed and why, unless a failure is known already.
     fn fail(&self, cause: &str);
 }
+
+/// A transport that outlives one communicator.
+impl Transport for Arc<dyn Transport> {
+    fn rank(&self) -> usize {
+        (**self).rank()
+    }
+
+    fn world_size(&self) -> usize {
+        (**self).world_size()
+    }
+
+    fn send(&self, to: usize, channel: Channel, message: Message) -> Result<(), Interrupted> {
+        (**self).send(to, channel, message)
+    }
+
+    fn recv(&self, from: usize, channel: Channel, timeout: Duration) -> Result<Vec<u8>, Interrupted> {
+        (**self).recv(from, channel, timeout)
+    }
+
+    fn failure(&self) -> Option<(usize, String)> {
+        (**self).failure()
+    }
+
+    fn fail(&self, cause: &str) {
+        (**self).fail(cause);
+    }
+}

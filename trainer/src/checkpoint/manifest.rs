@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Meta;
 
 /// Changes with every change of the format that an older reader would misread.
-pub const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 2;
 
 /// Its name in the checkpoint's directory.
 pub const FILE: &str = "manifest.json";
@@ -25,7 +25,7 @@ struct Sealed {
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub version: u64,
-    /// Optimizer steps done.
+    /// Steps done.
     pub step: u64,
     pub meta: Meta,
     pub shards: Vec<ShardRecord>,

@@ -63,6 +63,12 @@ pub struct Meta {
     pub model: GptConfig,
     /// Global samples consumed: the position in the data, the same number in any layout.
     pub samples_consumed: u64,
+    /// Updates of the weights: steps without those that f16 skipped.
+    pub updates: u64,
+    /// Tokens of those updates: the position in the learning rate's schedule.
+    pub scheduled_tokens: u64,
+    /// f16's loss scale: the scale, steps without an overflow, overflows left.
+    pub loss_scale: Option<(f32, u32, u32)>,
     /// The run's seed.
     pub seed: u64,
     /// The tokenizer, by name and by the BLAKE3 of its file.

@@ -12,6 +12,9 @@ pub fn meta() -> Meta {
     Meta {
         model: GptConfig::new(2, 8, 2, 4, 16),
         samples_consumed: 640,
+        updates: 3,
+        scheduled_tokens: 4,
+        loss_scale: None,
         seed: 1234,
         tokenizer: TokenizerId { name: "bpe:16".into(), blake3: "00".into() },
         data: vec!["book 1.0 00".into()],

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use model::Slice;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
 
 use super::geometry::{Box, covered};
 use super::manifest::{FILE, FORMAT_VERSION, Manifest, ShardRecord, SliceRecord, TensorRecord};
@@ -20,6 +21,8 @@ pub struct Writer {
     run_dir: PathBuf,
     step: u64,
     temporary: PathBuf,
+    /// Whether other processes write shards too.
+    shared: bool,
     state: Mutex<State>,
 }
 
@@ -37,6 +40,48 @@ struct Shard {
     tensors: Vec<(String, Slice)>,
 }
 
+/// A shard's contents, beside it until the manifest has them.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    record: ShardRecord,
+    /// Name, global shape, start and shape of each tensor.
+    tensors: Vec<(String, [Vec<usize>; 3])>,
+}
+
+/// How notes are named, by shard.
+const NOTE: &str = ".note.json";
+
+impl Shard {
+    fn write_note(&self, dir: &Path, index: usize) -> Result<(), CheckpointError> {
+        let place = |(name, slice): &(String, Slice)| {
+            let Slice { global, start, shape } = slice.clone();
+            (name.clone(), [global, start, shape])
+        };
+        let note = Note { record: self.record.clone(), tensors: self.tensors.iter().map(place).collect() };
+        let text = serde_json::to_vec(&note).map_err(|e| CheckpointError::Inconsistent { why: e.to_string() })?;
+        let path = dir.join(format!("{index}{NOTE}"));
+        fs::write(&path, &text).map_err(|e| CheckpointError::io("write", &path, text.len() as u64, &e))
+    }
+}
+
+/// Takes in what the processes noted of their shards.
+fn notes(dir: &Path) -> Result<Vec<(usize, Shard)>, CheckpointError> {
+    let failed = |path: &Path, e: &io::Error| CheckpointError::io("read", path, 0, e);
+    let mut shards = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| failed(dir, &e))? {
+        let path = entry.map_err(|e| failed(dir, &e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        let Some(index) = name.strip_suffix(NOTE).and_then(|index| index.parse().ok()) else { continue };
+        let text = fs::read(&path).map_err(|e| failed(&path, &e))?;
+        let note: Note = serde_json::from_slice(&text)
+            .map_err(|e| CheckpointError::Inconsistent { why: format!("{}: {e}", path.display()) })?;
+        fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
+        let tensor = |(name, [global, start, shape])| (name, Slice { global, start, shape });
+        shards.push((index, Shard { record: note.record, tensors: note.tensors.into_iter().map(tensor).collect() }));
+    }
+    Ok(shards)
+}
+
 impl Writer {
     /// Starts a checkpoint of `step` in a run's directory, which is made if it is not there.
     ///
@@ -48,7 +93,23 @@ impl Writer {
         // What a killed run left.
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|e| CheckpointError::io("create", &temporary, 0, &e))?;
-        Ok(Self { run_dir: run_dir.into(), step, temporary, state: Mutex::default() })
+        Ok(Self { run_dir: run_dir.into(), step, temporary, shared: false, state: Mutex::default() })
+    }
+
+    /// The same, where ranks are processes that write to one disk: each says beside its shard what is in it.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_shared(run_dir: &Path, step: u64) -> Result<Self, CheckpointError> {
+        Ok(Self { shared: true, ..Self::begin(run_dir, step)? })
+    }
+
+    /// Another process's end of a checkpoint that was begun with [`begin_shared`](Self::begin_shared).
+    pub fn join(run_dir: &Path, step: u64) -> Self {
+        let temporary = directory(run_dir).join(format!(".step-{step}.partial"));
+        // What the first process has begun is its own to finish or to remove.
+        let state = Mutex::new(State { finished: true, ..State::default() });
+        Self { run_dir: run_dir.into(), step, temporary, shared: true, state }
     }
 
     /// Writes one shard, `shard-<index>.safetensors`, and fsyncs it. Threads may write different shards at once; `index` may leave gaps.
@@ -61,6 +122,9 @@ impl Writer {
             return Err(CheckpointError::GivenUp);
         }
         let written = write(&self.temporary, index, tensors).and_then(|shard| {
+            if self.shared {
+                shard.write_note(&self.temporary, index)?;
+            }
             match self.state().shards.insert(index, shard) {
                 None => Ok(()),
                 Some(_) => {
@@ -83,6 +147,10 @@ impl Writer {
         let mut state = self.state();
         if let Some(error) = &state.failure {
             return Err(error.clone());
+        }
+        if self.shared {
+            let noted = notes(&self.temporary)?;
+            state.shards.extend(noted);
         }
         let manifest = manifest(&state.shards, self.step, meta)?;
         let text = manifest.seal();

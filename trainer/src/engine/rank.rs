@@ -1,6 +1,7 @@
 //! One rank: its model chunks, and the interpreter of its schedule.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use backend::ops::Scratch as Need;
 use backend::{Backend, Communicator, DType, Group, GroupKind, ReduceOp, Result};
@@ -16,6 +17,7 @@ use super::{AdamWSettings, Samples, unreadable};
 use crate::layout::{Coordinates, Layout, virtual_stage_layers};
 use crate::options::{Execution, Numerics, Precision};
 use crate::schedule::{Instruction, Pipeline, Unit};
+use crate::timeline::{Args, Category, Recorder};
 
 /// What a rank must know of a run.
 #[derive(Clone, Debug)]
@@ -128,6 +130,25 @@ pub struct StepStats {
     pub stop: bool,
 }
 
+/// Writes down an instruction that is done. Messages write themselves down.
+fn record(recorder: &Recorder, instruction: Instruction, begin: Instant) {
+    let (category, name) = match instruction {
+        Instruction::Forward(_) => (Category::Forward, "forward"),
+        Instruction::Backward(_) => (Category::Backward, "backward"),
+        Instruction::BackwardInput(_) => (Category::Backward, "backward input"),
+        Instruction::BackwardWeight(_) => (Category::Weight, "backward weight"),
+        Instruction::Step => (Category::Optimizer, "step"),
+        _ => return,
+    };
+    let unit = instruction.unit();
+    let args = Args {
+        microbatch: unit.map(|unit| unit.microbatch),
+        chunk: unit.map(|unit| unit.chunk),
+        ..Args::default()
+    };
+    recorder.span(category, name, begin, Instant::now(), args);
+}
+
 /// One rank of the world.
 pub struct Rank<'a, B: Backend> {
     backend: &'a B,
@@ -143,6 +164,8 @@ pub struct Rank<'a, B: Backend> {
     embedding: Group,
     /// Optimizer steps done.
     steps: u64,
+    /// Where what is done when is written down, while it is.
+    recorder: Option<&'a Recorder>,
 }
 
 impl<'a, B: Backend> Rank<'a, B> {
@@ -151,6 +174,20 @@ impl<'a, B: Backend> Rank<'a, B> {
     /// # Errors
     /// Those of the backend.
     pub fn new(
+        backend: &'a B,
+        communicator: &'a dyn Communicator<B::Buffer>,
+        config: RankConfig,
+    ) -> Result<Self> {
+        let rank = Self::allocate(backend, communicator, config)?;
+        rank.chunks.iter().try_for_each(|chunk| state::initialize(backend, chunk, rank.config.seed))?;
+        Ok(rank)
+    }
+
+    /// The rank with all of its memory, and no weights in it.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn allocate(
         backend: &'a B,
         communicator: &'a dyn Communicator<B::Buffer>,
         config: RankConfig,
@@ -196,7 +233,6 @@ impl<'a, B: Backend> Rank<'a, B> {
             ModelChunk::new(backend, communicator, tensor, neighbours, &chunk_config, program, scratch)
         };
         let chunks: Vec<ModelChunk<'a, B>> = shards.iter().enumerate().map(chunk).collect::<Result<_>>()?;
-        chunks.iter().try_for_each(|chunk| state::initialize(backend, chunk, config.seed))?;
 
         let data = Group::new(GroupKind::Data, layout.data_group(rank));
         let world = Group::new(GroupKind::World, layout.world_group());
@@ -211,6 +247,7 @@ impl<'a, B: Backend> Rank<'a, B> {
             scaler: (execution.precision == Precision::F16).then(|| LossScaler::new(execution.loss_scale)),
             embedding: Group::new(GroupKind::Embedding, layout.embedding_group(rank)),
             steps: 0,
+            recorder: None,
             data,
             tally,
             backend,
@@ -224,6 +261,16 @@ impl<'a, B: Backend> Rank<'a, B> {
     /// Optimizer steps done, skipped ones not counted.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Writes down when instructions begin and end, until it is given `None`. The device is waited for behind each one, so that a span is what it took.
+    pub fn record(&mut self, recorder: Option<&'a Recorder>) {
+        self.recorder = recorder;
+    }
+
+    /// The instructions of a step.
+    pub fn program(&self) -> &[Instruction] {
+        &self.program.1
     }
 
     /// The loss scale of f16, and what it has seen.
@@ -251,9 +298,14 @@ impl<'a, B: Backend> Rank<'a, B> {
         let mut stats = None;
         for index in 0..self.program.1.len() {
             let instruction = self.program.1[index];
+            let begin = Instant::now();
             match instruction {
                 Instruction::Step => stats = Some(self.update(&plan)?),
                 _ => self.execute(instruction, samples, &plan)?,
+            }
+            if let Some(recorder) = self.recorder {
+                self.backend.sync()?;
+                record(recorder, instruction, begin);
             }
         }
         stats.ok_or_else(|| backend::Error::Argument {

@@ -13,16 +13,15 @@ mod variants;
 
 use std::collections::BTreeMap;
 
-use backend::local::LocalCommunicator;
+use backend::Backend;
 use backend::philox::Stream;
-use backend::{Backend, Communicator};
 use model::{Shard, Slice};
 
 use crate::Result;
 use crate::config::RunConfig;
 use crate::device::Device;
 use crate::engine::{Rank, RankConfig, Samples, StepPlan, TensorState};
-use crate::launch::{Job, launch};
+use crate::launch::{Job, World, launch};
 use crate::run::rank_config;
 
 pub use args::{ParityArgs, default_config};
@@ -48,15 +47,15 @@ pub struct Trained {
 /// # Errors
 /// The first rank's that fails.
 pub fn train<B: Backend>(
-    ranks: Vec<LocalCommunicator<B>>,
+    world: World<B>,
     config: &RankConfig,
     samples: &dyn Samples,
     lr: f32,
     steps: std::ops::Range<u64>,
     start: Option<&HostState>,
 ) -> backend::Result<Trained> {
-    let ranks = backend::local::run(ranks, |communicator| -> backend::Result<_> {
-        let mut rank = Rank::new(communicator.backend(), communicator, config.clone())?;
+    let ranks = world.run(|backend, communicator| -> backend::Result<_> {
+        let mut rank = Rank::new(backend, communicator, config.clone())?;
         if let Some(state) = start {
             rank.import::<backend::Error>(steps.start, |name, slice| {
                 Ok(state[name].each_ref().map(|whole| cut(whole, slice)))
@@ -70,13 +69,13 @@ pub fn train<B: Backend>(
             let plan = StepPlan { first_sample: step * global_batch as u64, global_batch, lr, stop: false };
             last = Some(rank.train_step(samples, plan)?);
         }
-        Ok((communicator.rank(), last, rank.export()?))
+        Ok((last, rank.export()?))
     })?;
-    let (loss, grad_norm) = match ranks[0].1 {
+    let (loss, grad_norm) = match ranks[0].0 {
         Some(stats) => (stats.loss, stats.grad_norm),
         None => (f32::NAN, f32::NAN),
     };
-    let state = assemble(config, ranks.into_iter().flat_map(|(_, _, states)| states));
+    let state = assemble(config, ranks.into_iter().flat_map(|(_, states)| states));
     Ok(Trained { loss, grad_norm, state })
 }
 
@@ -127,8 +126,8 @@ struct Stretch<'a> {
 impl Job for Stretch<'_> {
     type Output = Trained;
 
-    fn run<B: Backend>(self, ranks: Vec<LocalCommunicator<B>>) -> Result<Trained> {
-        Ok(train(ranks, self.config, self.samples, self.lr, self.steps, self.start)?)
+    fn run<B: Backend>(self, world: World<B>) -> Result<Trained> {
+        Ok(train(world, self.config, self.samples, self.lr, self.steps, self.start)?)
     }
 }
 

@@ -1,23 +1,16 @@
 //! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`].
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use backend::ops::Scratch as Need;
-use backend::{Backend, Class, Group, GroupKind};
+use backend::{Backend, Class};
 use model::Shard;
-use model::layers::Scratch;
-use model::store::BLOCK;
 use serde::Serialize;
 
 use super::ledger::{Alone, Ledger};
 use crate::Result;
 use crate::config::RunConfig;
-use crate::engine::RankConfig;
-use crate::engine::chunk::{ChunkConfig, ModelChunk, Neighbours};
-use crate::engine::totals::Tally;
+use crate::engine::{Rank, RankConfig};
 use crate::layout::Coordinates;
-use crate::options::Numerics;
 use crate::run::rank_config;
 use crate::schedule::max_in_flight;
 
@@ -60,62 +53,20 @@ pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
     (0..config.parallel.pipeline).map(|stage| stage_plan(&rank, stage)).collect()
 }
 
-/// Allocates as [`Rank::new`](crate::engine::Rank::new) does, and draws no weights.
+/// What [`Rank::allocate`] asks for.
 fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
-    let RankConfig { layout, ref model, ref execution, global_batch, .. } = *config;
     let ledger = Ledger::default();
     let at = Coordinates { tp: 0, dp: 0, pp: stage };
-    let rank = layout.rank_of(at);
-    let alone = Alone { rank, world_size: layout.world_size() };
-    let pipeline = config.pipeline(global_batch);
-    let program = pipeline.instructions(stage);
-    let options = config.stage_options();
-    let parts = options.store.parts;
-
-    let shards: Vec<Shard> =
-        (0..pipeline.chunks).map(|chunk| config.shard(at, chunk)).collect::<backend::Result<_>>()?;
-    let flat_len = |shard: &Shard| -> usize {
-        let padded = |n: usize| n.next_multiple_of(BLOCK);
-        let len: usize = shard.parameters(model).iter().map(|p| padded(p.slice.len())).sum();
-        len.next_multiple_of(parts * BLOCK)
-    };
-    let longest = shards.iter().map(flat_len).max().unwrap_or(0);
-    let needs = [Need::Sum { n: longest / BLOCK }, Need::Sum { n: pipeline.microbatches }];
-    let dims = options.dims(model, &shards[0]);
-    let scratch = Arc::new(Scratch::new(&ledger, &dims, options.recompute, &needs)?);
-    let mut chunks = Vec::with_capacity(shards.len());
-    for (index, shard) in shards.iter().enumerate() {
-        let chunk = ChunkConfig {
-            model,
-            shard,
-            options: &options,
-            optimizer: config.optimizer,
-            share: if parts > 1 { (at.dp, parts) } else { (0, 1) },
-            scatter_gather: execution.scatter_gather,
-            microbatches: pipeline.microbatches,
-        };
-        let (tensor, scratch) = (layout.tensor_group(rank), Arc::clone(&scratch));
-        let neighbours = Neighbours::default();
-        let chunk = ModelChunk::new(&ledger, &alone, tensor, neighbours, &chunk, (&program, index), scratch)?;
-        chunks.push(chunk);
-    }
-    let groups = [
-        Group::new(GroupKind::World, layout.world_group()),
-        Group::new(GroupKind::Data, layout.data_group(rank)),
-    ];
-    let tree_chunks = match execution.numerics {
-        Numerics::Fast => None,
-        Numerics::Invariant { chunks } => Some(chunks),
-    };
-    let sizes = (longest, pipeline.microbatches * layout.dp());
-    let _tally = Tally::new(&ledger, model, tree_chunks, sizes, groups)?;
+    let alone = Alone { rank: config.layout.rank_of(at), world_size: config.layout.world_size() };
+    let rank = Rank::allocate(&ledger, &alone, config.clone())?;
+    let shards: Vec<&Shard> = rank.chunks().iter().map(|chunk| chunk.stage.shard()).collect();
 
     let bytes = |class| ledger.usage(class).current;
-    let elements = |shard: &Shard| shard.parameters(model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
+    let elements = |shard: &&Shard| shard.parameters(&config.model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
     Ok(RankPlan {
         stage,
         layers: shards.iter().map(|shard| shard.layers.clone()).collect(),
-        in_flight: (0..pipeline.chunks).map(|chunk| max_in_flight(&program, chunk)).collect(),
+        in_flight: (0..shards.len()).map(|chunk| max_in_flight(rank.program(), chunk)).collect(),
         elements: shards.iter().map(elements).sum(),
         parameters: bytes(Class::Parameters),
         gradients: bytes(Class::Gradients),
@@ -134,7 +85,6 @@ mod tests {
     use super::super::formulas::{Sizes, activation_bytes, kept_bytes};
     use super::*;
     use crate::config::{Layers, defaults};
-    use crate::engine::Rank;
 
     fn resolve(sets: &str) -> RunConfig {
         let small = "model.layers=4 model.hidden=32 model.seq_len=32 model.vocab=512 data.tokenizer=bpe:512 model.heads=4 model.dropout=0.1";

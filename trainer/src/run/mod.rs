@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use backend::Backend;
-use backend::local::{self, LocalCommunicator};
 
 use crate::checkpoint::{self, Meta, Reader};
 use crate::config::RunConfig;
 use crate::device::{self, Device};
-use crate::launch::{Job, launch};
+use crate::launch::{Job, Process, World, launch};
 use crate::metrics::{self, MetricsLog, StepMetrics, Summary};
 use crate::progress::{Progress, duration};
 use crate::report::{Report, Sample};
+use crate::tensorboard::EventLog;
+use crate::timeline::{self, Recorder};
 use crate::{Error, Result};
 use session::{Ended, Observer, Session};
 use text::Text;
@@ -36,25 +37,43 @@ pub const REPORT_FILE: &str = "report.html";
 /// Set by Ctrl-C, read by the ranks at the beginning of each step.
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Trains as configured; with `resume` the run in `run.dir` goes on from its newest good checkpoint. Returns the summary.
+/// Trains as configured; with `resume` the run in `run.dir` goes on from its newest good checkpoint. Returns the summary; `None` in a process that is not
+/// the first.
 ///
 /// # Errors
 /// The user's mistakes, and whatever stops the ranks.
-pub fn train(mut config: RunConfig, resume: bool) -> Result<Summary> {
+pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
+    let process = Process::join(&identity(&config, resume))?;
+    let quiet = process.as_ref().is_some_and(|process| process.rank() > 0);
+    let mut say = |text: &str| {
+        if !quiet {
+            say(text);
+        }
+    };
+    if let Some(process) = &process {
+        check_world(&config, process)?;
+    }
     let (device, why) = device::choose(config.run.backend)?;
     say(&format!("backend: {why}"));
     let reader = match resume {
-        true => Some(newest(&config)?),
+        true => Some(newest(&config, &mut say)?),
         false => {
-            config.run.dir = fresh(&config)?;
+            config.run.dir = fresh(&config, process.is_some())?;
             None
         }
     };
-    let text = Text::open(&config, &mut say)?;
+    // One process prepares what the others then read.
+    let text = match &process {
+        None => Text::open(&config, &mut say)?,
+        Some(process) => process.in_turn(|| Text::open(&config, &mut say))?,
+    };
     say(&text.describe());
     let meta = Meta {
         model: config.model.clone(),
         samples_consumed: 0,
+        updates: 0,
+        scheduled_tokens: 0,
+        loss_scale: None,
         seed: config.train.seed,
         tokenizer: text.tokenizer_id(&config)?,
         data: text.identities(),
@@ -63,8 +82,11 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Summary> {
     if let Some(reader) = &reader {
         same_data(reader, &meta, &config)?;
     }
-    let (log, lines) = open_run(&config, reader.as_ref())?;
-    say(&describe(&config));
+    let books = match quiet {
+        true => None,
+        false => Some(Mutex::new(Books::open(&config, reader.as_ref())?)),
+    };
+    say(&describe(&config, process.is_some()));
 
     ctrlc::set_handler(|| {
         // A second one does not wait for the checkpoint.
@@ -75,14 +97,44 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Summary> {
     })
     .map_err(|error| Error::other(format!("cannot catch Ctrl-C: {error}")))?;
 
-    let books = Mutex::new(Books::new(&config, log, lines));
     let begin = Instant::now();
-    let job = Train { config: &config, text: &text, reader: reader.as_ref(), meta, books: &books };
-    let ended = launch(&device, config.layout().world_size(), job)?;
+    let nobody = Mutex::new(Nobody);
+    let observer: &Mutex<dyn Observer> = match &books {
+        Some(books) => books,
+        None => &nobody,
+    };
+    let processes = process.is_some();
+    let job = Train { config: &config, text: &text, reader: reader.as_ref(), meta, observer, processes };
+    let (ended, recorders) = match &process {
+        None => launch(&device, config.layout().world_size(), job)?,
+        Some(process) => process.launch(&device, job)?,
+    };
     let seconds = begin.elapsed().as_secs_f64();
+    let file = match &process {
+        Some(process) if quiet => format!("timeline-rank-{}.json", process.rank()),
+        _ => timeline::TIMELINE_FILE.to_owned(),
+    };
+    timeline::write(&config.run.dir.join(file), &recorders)?;
+    let Some(books) = books else { return Ok(None) };
     let books = books.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     books.progress.finish();
-    finish(&config, &device, &text, &books, ended, seconds)
+    finish(&config, &device, &text, &books, ended, (seconds, &recorders)).map(Some)
+}
+
+/// What must be the same in all processes of a run.
+fn identity(config: &RunConfig, resume: bool) -> String {
+    format!("mtnlg {} resume={resume}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml())
+}
+
+/// As many processes as ranks.
+fn check_world(config: &RunConfig, process: &Process) -> Result<()> {
+    let (layout, world) = (config.layout(), process.world_size());
+    match layout.world_size() == world {
+        true => Ok(()),
+        false => Err(Error::user(format!("{world} processes were started for a layout of {} ranks", layout.world_size()))
+            .value(layout.to_string())
+            .remedy("start as many processes as parallel.tensor x parallel.pipeline x parallel.data")),
+    }
 }
 
 /// What is left to do when the ranks are done: samples, summary, report.
@@ -92,7 +144,7 @@ fn finish(
     text: &Text,
     books: &Books,
     ended: Ended,
-    seconds: f64,
+    (seconds, recorders): (f64, &[Recorder]),
 ) -> Result<Summary> {
     let dir = &config.run.dir;
     let valid_loss = f64::from(ended.valid_loss);
@@ -101,14 +153,15 @@ fn finish(
         final_valid_loss: valid_loss,
         bits_per_byte: data::prepare::bits_per_byte(valid_loss * targets as f64, text.validation_bytes()?),
         steps: ended.step,
-        tokens: ended.step * config.tokens_per_step(),
+        tokens: config.tokens_after(ended.step),
         seconds: books.seconds_before + seconds,
         backend: ended.backend.clone(),
         layout: config.layout().to_string(),
     };
     let (checkpoint, _) = Reader::newest_good(dir)?;
     let samples = launch(device, 1, samples::Continue { config, text, checkpoint: &checkpoint })?;
-    let report = Report { config, metrics: &books.lines, summary: &summary, samples: &samples };
+    let report =
+        Report { config, metrics: &books.lines, summary: &summary, samples: &samples, timeline: recorders };
     metrics::replace(&dir.join(REPORT_FILE), report.html().as_bytes())?;
     summary.write(dir)?;
 
@@ -136,13 +189,14 @@ struct Train<'a> {
     text: &'a Text,
     reader: Option<&'a Reader>,
     meta: Meta,
-    books: &'a Mutex<Books>,
+    observer: &'a Mutex<dyn Observer + 'a>,
+    processes: bool,
 }
 
 impl Job for Train<'_> {
-    type Output = Ended;
+    type Output = (Ended, Vec<Recorder>);
 
-    fn run<B: Backend>(self, ranks: Vec<LocalCommunicator<B>>) -> Result<Ended> {
+    fn run<B: Backend>(self, world: World<B>) -> Result<(Ended, Vec<Recorder>)> {
         let session = Session {
             config: self.config,
             train: &self.text.train,
@@ -150,17 +204,35 @@ impl Job for Train<'_> {
             resume: self.reader,
             meta: self.meta,
             stop: &STOP,
-            observer: self.books,
+            observer: self.observer,
             writer: Mutex::new(None),
+            processes: self.processes,
+            origin: Instant::now(),
+            recorders: Mutex::default(),
         };
-        let ended = local::run(ranks, |communicator| session.rank(communicator))?;
-        ended.into_iter().next().ok_or_else(|| Error::other("a world without ranks"))
+        let ended = world.run(|backend, communicator| session.rank(backend, communicator))?;
+        let ended = ended.into_iter().next().ok_or_else(|| Error::other("a world without ranks"))?;
+        let mut recorders = session.recorders.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        recorders.sort_by_key(Recorder::rank);
+        Ok((ended, recorders))
     }
 }
 
-/// The books of a session: metrics to the file and to the terminal.
+/// The observer of a process that keeps no books.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn step(&mut self, _metrics: &StepMetrics) -> Result<()> {
+        Ok(())
+    }
+
+    fn saved(&mut self, _step: u64, _path: &Path) {}
+}
+
+/// The books of a session: metrics to the files and to the terminal.
 struct Books {
     log: MetricsLog,
+    events: EventLog,
     progress: Progress,
     /// Every step's line since the beginning of the run.
     lines: Vec<StepMetrics>,
@@ -169,20 +241,34 @@ struct Books {
 }
 
 impl Books {
-    fn new(config: &RunConfig, log: MetricsLog, lines: Vec<StepMetrics>) -> Self {
-        let tokens = config.tokens_per_step() as f64;
-        Self {
+    /// Makes the run directory, or cuts an old one back to where the run goes on.
+    fn open(config: &RunConfig, reader: Option<&Reader>) -> Result<Self> {
+        let dir = &config.run.dir;
+        std::fs::create_dir_all(dir).map_err(|e| Error::io("create the run directory", dir, &e))?;
+        let (log, events, lines) = match reader {
+            Some(reader) => {
+                checkpoint::discard_after(dir, reader.step())?;
+                let (log, lines) = MetricsLog::resume(dir, reader.step())?;
+                (log, EventLog::resume(dir, reader.step())?, lines)
+            }
+            None => (MetricsLog::create(dir)?, EventLog::create(dir)?, Vec::new()),
+        };
+        metrics::replace(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
+        let tokens = |line: &StepMetrics| (config.tokens_after(line.step) - config.tokens_after(line.step - 1)) as f64;
+        Ok(Self {
             log,
+            events,
             progress: Progress::new(lines.len() as u64, config.train.steps),
-            seconds_before: lines.iter().map(|line| tokens / line.tokens_per_second).sum(),
+            seconds_before: lines.iter().map(|line| tokens(line) / line.tokens_per_second).sum(),
             lines,
-        }
+        })
     }
 }
 
 impl Observer for Books {
     fn step(&mut self, metrics: &StepMetrics) -> Result<()> {
         self.log.append(metrics)?;
+        self.events.append(metrics)?;
         self.progress.step(metrics);
         self.lines.push(*metrics);
         Ok(())
@@ -194,7 +280,7 @@ impl Observer for Books {
 }
 
 /// The checkpoint to go on from, told to the user with those that were refused.
-fn newest(config: &RunConfig) -> Result<Reader> {
+fn newest(config: &RunConfig, say: &mut impl FnMut(&str)) -> Result<Reader> {
     let (reader, refused) = Reader::newest_good(&config.run.dir)?;
     refused.iter().for_each(|refused| say(&format!("note: refused {refused}")));
     reader.check_model(&config.model)?;
@@ -220,22 +306,22 @@ fn same_data(reader: &Reader, now: &Meta, config: &RunConfig) -> Result<()> {
     if then.seed != now.seed {
         return differs("train.seed", then.seed.to_string(), now.seed.to_string());
     }
-    let consumed = reader.step() * config.train.global_batch as u64;
+    let consumed = config.batch().samples_after(reader.step());
     if then.samples_consumed != consumed {
-        let batch = then.samples_consumed / reader.step().max(1);
-        return differs("train.global_batch", batch.to_string(), config.train.global_batch.to_string());
+        let samples = |n: u64| format!("{n} samples in {} steps", reader.step());
+        return differs("train.global_batch or train.batch_ramp", samples(then.samples_consumed), samples(consumed));
     }
     Ok(())
 }
 
 /// The directory of a new run. The default one gets a number where it is taken; one that the user named must be free.
-fn fresh(config: &RunConfig) -> Result<PathBuf> {
+fn fresh(config: &RunConfig, processes: bool) -> Result<PathBuf> {
     let dir = &config.run.dir;
     let taken = |dir: &Path| dir.join(CONFIG_FILE).exists();
     if !taken(dir) {
         return Ok(dir.clone());
     }
-    if *dir != crate::config::defaults::run_dir(&config.preset) {
+    if processes || *dir != crate::config::defaults::run_dir(&config.preset) {
         return Err(Error::user("there is a run in this directory already")
             .at(dir.display().to_string())
             .remedy(format!("go on with it by --resume {}, or name another --run-dir", dir.display())));
@@ -244,31 +330,17 @@ fn fresh(config: &RunConfig) -> Result<PathBuf> {
     Ok((2..).map(numbered).find(|dir| !taken(dir)).unwrap_or_else(|| dir.clone()))
 }
 
-/// Makes the run directory, or cuts an old one back to where the run goes on.
-fn open_run(config: &RunConfig, reader: Option<&Reader>) -> Result<(MetricsLog, Vec<StepMetrics>)> {
-    let dir = &config.run.dir;
-    std::fs::create_dir_all(dir).map_err(|e| Error::io("create the run directory", dir, &e))?;
-    let opened = match reader {
-        Some(reader) => {
-            checkpoint::discard_after(dir, reader.step())?;
-            MetricsLog::resume(dir, reader.step())?
-        }
-        None => (MetricsLog::create(dir)?, Vec::new()),
-    };
-    metrics::replace(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
-    Ok(opened)
-}
-
 /// One line: the model, the layout, the batch.
-fn describe(config: &RunConfig) -> String {
+fn describe(config: &RunConfig, processes: bool) -> String {
     let train = &config.train;
     format!(
-        "model: {} ({:.2} M parameters) on {} ranks ({}, {}), {} steps of {} x {} tokens; run: {}",
+        "model: {} ({:.2} M parameters) on {} ranks ({}, {}{}), {} steps of {} x {} tokens; run: {}",
         config.preset,
         config.model.parameters() as f64 / 1e6,
         config.layout().world_size(),
         config.layout(),
         config.parallel.schedule,
+        if processes { ", one process each" } else { "" },
         train.steps,
         train.global_batch,
         train.seq_len,

@@ -1,13 +1,12 @@
 //! The continuations at the end of a run: beginnings of held-out text, carried on by the model from its own checkpoint.
 
 use backend::Backend;
-use backend::local::LocalCommunicator;
 
 use super::text::Text;
 use crate::checkpoint::Reader;
 use crate::config::RunConfig;
 use crate::generate::{Sampling, continuations};
-use crate::launch::Job;
+use crate::launch::{Job, World};
 use crate::report::Sample;
 use crate::{Error, Result};
 
@@ -31,7 +30,7 @@ pub struct Continue<'a> {
 impl Job for Continue<'_> {
     type Output = Vec<Sample>;
 
-    fn run<B: Backend>(self, ranks: Vec<LocalCommunicator<B>>) -> Result<Vec<Sample>> {
+    fn run<B: Backend>(self, world: World<B>) -> Result<Vec<Sample>> {
         let Self { config, text, checkpoint } = self;
         let length = PROMPT.min(config.train.seq_len / 2).max(1);
         let prompts: Vec<Vec<u32>> = (0..SAMPLES.min(text.valid.len()))
@@ -39,20 +38,20 @@ impl Job for Continue<'_> {
             .collect::<Result<_>>()?;
         let vocabulary = (text.tokenizer.vocab_size(), text.tokenizer.eod());
         let sampling = Sampling { temperature: 0.8, top_k: 40, tokens: ADDED, seed: config.train.seed };
-        let communicator = ranks.first().ok_or_else(|| Error::other("no rank to generate on"))?;
-        let backend = communicator.backend();
-        let added =
+        let added = world.run(|backend, communicator| {
             continuations(backend, communicator, &config.model, &prompts, vocabulary, sampling, |stage| {
                 let parameters = stage.parameters();
                 parameters.entries().iter().try_for_each(|entry| -> Result<()> {
                     let values = checkpoint.read(&entry.parameter.name, &entry.parameter.slice)?;
                     Ok(parameters.write(backend, entry, &values)?)
                 })
-            })?;
+            })
+        })?;
+        let added = added.first().ok_or_else(|| Error::other("no rank to generate on"))?;
         let decode = |(prompt, continuation): (&Vec<u32>, &Vec<u32>)| Sample {
             prompt: text.tokenizer.decode(prompt),
             continuation: text.tokenizer.decode(continuation),
         };
-        Ok(prompts.iter().zip(&added).map(decode).collect())
+        Ok(prompts.iter().zip(added).map(decode).collect())
     }
 }

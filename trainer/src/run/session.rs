@@ -5,14 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use backend::local::LocalCommunicator;
 use backend::{Backend, Communicator, Group, GroupKind};
 
 use crate::checkpoint::{Meta, Reader, ShardTensor, Writer, adam_m, adam_v};
 use crate::config::RunConfig;
 use crate::engine::{AdamWSettings, Rank, RankConfig, Samples, StepPlan};
+use crate::ledger::Recorded;
 use crate::metrics::StepMetrics;
+use crate::timeline::Recorder;
 use crate::{Error, Result};
+
+/// Steps of a session that the timeline shows.
+const TIMELINE_STEPS: u64 = 4;
+/// The most spans of a rank that it shows.
+const SPANS: usize = 20_000;
 
 /// What the first rank tells of each step.
 pub trait Observer: Send {
@@ -44,6 +50,12 @@ pub struct Session<'a> {
     pub observer: &'a Mutex<dyn Observer + 'a>,
     /// The checkpoint being written.
     pub writer: Mutex<Option<Arc<Writer>>>,
+    /// Whether each rank is a process of its own.
+    pub processes: bool,
+    /// When the timeline begins.
+    pub origin: Instant,
+    /// What each rank of this process did when, once it has ended.
+    pub recorders: Mutex<Vec<Recorder>>,
 }
 
 /// How a session ended.
@@ -78,36 +90,80 @@ pub fn rank_config(config: &RunConfig) -> RankConfig {
     }
 }
 
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Position {
+    /// Steps done, skipped ones included: what the data's position follows from.
+    step: u64,
+    /// Tokens of the steps that updated the weights: what the learning rate follows from.
+    scheduled_tokens: u64,
+}
+
 impl Session<'_> {
-    /// Runs one rank to the end of the session.
+    /// Runs one rank to the end of the session. What goes wrong is also written to the ledger.
     ///
     /// # Errors
     /// Those of the ranks, the data and the disk; a loss that is not finite.
-    pub fn rank<B: Backend>(&self, communicator: &LocalCommunicator<B>) -> Result<Ended> {
+    pub fn rank<B: Backend>(&self, backend: &B, communicator: &dyn Communicator<B::Buffer>) -> Result<Ended> {
+        let layout = self.config.layout();
+        let at = layout.coordinates(communicator.rank());
+        let label = format!("stage {}, replica {}, tensor {}", at.pp, at.dp, at.tp);
+        let recorder = Recorder::new(communicator.rank(), &label, self.origin, SPANS);
+        let recorded = Recorded::new(communicator, Some(&recorder));
+        let ended = self.train(backend, &recorded, &recorder);
+        if let Err(error) = &ended {
+            // The run stops for the error, not for what the ledger cannot say of it.
+            let _ = recorded.write(&self.config.run.dir, &error.to_string());
+        }
+        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        recorders.push(recorder);
+        ended
+    }
+
+    fn train<'a, B: Backend>(
+        &self,
+        backend: &'a B,
+        communicator: &'a Recorded<'a, B::Buffer>,
+        recorder: &'a Recorder,
+    ) -> Result<Ended> {
         let (config, train) = (self.config, &self.config.train);
-        let backend = communicator.backend();
+        let (batch, schedule, seq_len) = (config.batch(), config.learning_rate(), train.seq_len as u64);
         let mut rank = Rank::new(backend, communicator, rank_config(config))?;
+        let mut position = Position::default();
         if let Some(reader) = self.resume {
-            rank.import(reader.step(), |name, slice| -> Result<_> {
+            let meta = reader.meta();
+            position = Position { step: reader.step(), scheduled_tokens: meta.scheduled_tokens };
+            rank.import(meta.updates, |name, slice| -> Result<_> {
                 let [m, v] = [adam_m(name), adam_v(name)];
                 Ok([reader.read(name, slice)?, reader.read(&m, slice)?, reader.read(&v, slice)?])
             })?;
+            if let (Some(scaler), Some(state)) = (rank.scaler(), meta.loss_scale) {
+                scaler.restore(state);
+            }
         }
         let first_rank = communicator.rank() == 0;
-        let schedule = config.learning_rate();
+        let recorded = position.step + 1..position.step + 1 + TIMELINE_STEPS;
         let mut valid_loss = None;
-        while rank.steps() < train.steps {
+        while position.step < train.steps {
             let begin = Instant::now();
-            let step = rank.steps() + 1;
-            let lr = schedule.at(step);
-            let wish = first_rank && self.stop.load(Ordering::Relaxed);
-            let first_sample = rank.steps() * train.global_batch as u64;
-            let plan = StepPlan { first_sample, global_batch: train.global_batch, lr: lr as f32, stop: wish };
+            let step = position.step + 1;
+            let first_sample = batch.samples_after(position.step);
+            let global_batch = batch.global_batch(first_sample);
+            let tokens = global_batch as u64 * seq_len;
+            let lr = schedule.at(position.scheduled_tokens + tokens);
+            let stop = first_rank && self.stop.load(Ordering::Relaxed);
+            let recording = recorded.contains(&step);
+            recorder.pause(!recording);
+            rank.record(recording.then_some(recorder));
+            let plan = StepPlan { first_sample, global_batch, lr: lr as f32, stop };
             let stats = rank.train_step(self.train, plan)?;
-            let tokens_per_second = config.tokens_per_step() as f64 / begin.elapsed().as_secs_f64();
-            if !(stats.loss.is_finite() && stats.grad_norm.is_finite()) {
+            recorder.pause(true);
+            let tokens_per_second = tokens as f64 / begin.elapsed().as_secs_f64();
+            if !(stats.skipped || stats.loss.is_finite() && stats.grad_norm.is_finite()) {
                 return Err(diverged(step, stats.loss, stats.grad_norm, lr));
             }
+            position.step = step;
+            position.scheduled_tokens += if stats.skipped { 0 } else { tokens };
             let last = step == train.steps || stats.stop;
             let due = |every: u64| last || (every > 0 && step.is_multiple_of(every));
             let validated = match due(train.valid_every) {
@@ -126,7 +182,7 @@ impl Session<'_> {
                 })?;
             }
             if due(train.checkpoint_every) {
-                self.save(&rank, communicator)?;
+                self.save(&mut rank, communicator, position)?;
             }
             if last {
                 break;
@@ -139,19 +195,29 @@ impl Session<'_> {
         };
         let info = backend.info();
         let backend = format!("{} ({})", info.backend, info.device);
-        Ok(Ended { step: rank.steps(), valid_loss, backend })
+        Ok(Ended { step: position.step, valid_loss, backend })
     }
 
     /// Writes a checkpoint together with the other ranks.
-    fn save<B: Backend>(&self, rank: &Rank<'_, B>, communicator: &LocalCommunicator<B>) -> Result<()> {
+    fn save<B: Backend>(
+        &self,
+        rank: &mut Rank<'_, B>,
+        communicator: &dyn Communicator<B::Buffer>,
+        position: Position,
+    ) -> Result<()> {
         let world = Group::new(GroupKind::World, self.config.layout().world_group());
         let shared = || self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dir, step) = (&self.config.run.dir, position.step);
         let first_rank = communicator.rank() == 0;
         if first_rank {
-            *shared() = Some(Arc::new(Writer::begin(&self.config.run.dir, rank.steps())?));
+            let begin = if self.processes { Writer::begin_shared } else { Writer::begin };
+            *shared() = Some(Arc::new(begin(dir, step)?));
         }
         communicator.barrier(&world)?;
-        let writer = shared().clone();
+        let writer = match self.processes && !first_rank {
+            true => Some(Arc::new(Writer::join(dir, step))),
+            false => shared().clone(),
+        };
         let Some(writer) = writer else {
             return Err(Error::other("a checkpoint was begun by no rank"));
         };
@@ -170,12 +236,18 @@ impl Session<'_> {
         communicator.barrier(&world)?;
         if first_rank {
             shared().take();
-            let samples_consumed = rank.steps() * self.config.train.global_batch as u64;
-            let meta = Meta { samples_consumed, ..self.meta.clone() };
+            let meta = Meta {
+                samples_consumed: self.config.batch().samples_after(step),
+                updates: rank.steps(),
+                scheduled_tokens: position.scheduled_tokens,
+                loss_scale: rank.scaler().map(|scaler| scaler.state()),
+                ..self.meta.clone()
+            };
             let path = writer.finish(meta, self.config.train.keep_checkpoints)?;
-            self.observer.lock().unwrap_or_else(PoisonError::into_inner).saved(rank.steps(), &path);
+            self.observer.lock().unwrap_or_else(PoisonError::into_inner).saved(step, &path);
         }
-        Ok(())
+        // Nobody goes on, or ends, before the checkpoint is in its place.
+        Ok(communicator.barrier(&world)?)
     }
 }
 
