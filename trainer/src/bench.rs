@@ -6,11 +6,11 @@ use backend::philox::Stream;
 use backend::{Backend, Class};
 use serde::Serialize;
 
-use crate::{Error, Result};
 use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig, StepPlan};
 use crate::launch::{Job, World};
 use crate::run::rank_config;
+use crate::{Error, Result};
 
 /// What a benchmark of the training step measured.
 #[derive(Clone, Debug, Serialize)]
@@ -52,12 +52,7 @@ impl Job for Step<'_> {
     }
 }
 
-fn step<B: Backend>(
-    world: World<B>,
-    config: &RankConfig,
-    preset: &str,
-    seconds: f64,
-) -> Result<StepBench> {
+fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds: f64) -> Result<StepBench> {
     let info = world.info().ok_or_else(|| Error::other("a world without ranks"))?;
     let stream = Stream { seed: config.seed, stream: 1 << 61 };
     let (vocab, span) = (config.model.vocab as u32, config.seq_len as u64 + 1);

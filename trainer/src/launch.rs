@@ -130,7 +130,9 @@ impl Process {
         use backend::process::{Channel, Interrupted};
         let failed = |interrupted: Interrupted| match interrupted {
             Interrupted::Failed { rank, cause } => Error::other(format!("rank {rank} failed: {cause}")),
-            Interrupted::Silence => Error::other("rank 0 is not done with the preparation of the text in an hour"),
+            Interrupted::Silence => {
+                Error::other("rank 0 is not done with the preparation of the text in an hour")
+            }
         };
         if self.rank() > 0 {
             let hour = Duration::from_secs(3600);

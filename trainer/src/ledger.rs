@@ -88,7 +88,15 @@ impl<'a, B: Buffer> Recorded<'a, B> {
             if calls.len() == KEPT {
                 calls.pop_front();
             }
-            calls.push_back(Call { number: *next, op, group, ranks: ranks.to_vec(), bytes, begun, seconds: None });
+            calls.push_back(Call {
+                number: *next,
+                op,
+                group,
+                ranks: ranks.to_vec(),
+                bytes,
+                begun,
+                seconds: None,
+            });
             *next += 1;
             *next - 1
         };
@@ -104,7 +112,13 @@ impl<'a, B: Buffer> Recorded<'a, B> {
         Ok(result)
     }
 
-    fn collective(&self, op: &'static str, group: &Group, bytes: usize, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn collective(
+        &self,
+        op: &'static str,
+        group: &Group,
+        bytes: usize,
+        body: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         // A group of one says nothing.
         match group.size() {
             1 => body(),
@@ -139,7 +153,9 @@ impl<B: Buffer> Communicator<B> for Recorded<'_, B> {
     }
 
     fn send(&self, to: usize, lane: Lane, data: View<'_, B>) -> Result<()> {
-        self.call(("send", "pipeline", Category::Send), &[to], data.bytes(), || self.inner.send(to, lane, data))
+        self.call(("send", "pipeline", Category::Send), &[to], data.bytes(), || {
+            self.inner.send(to, lane, data)
+        })
     }
 
     fn recv(&self, from: usize, lane: Lane, data: View<'_, B>) -> Result<()> {

@@ -58,7 +58,8 @@ impl Shard {
             (name.clone(), [global, start, shape])
         };
         let note = Note { record: self.record.clone(), tensors: self.tensors.iter().map(place).collect() };
-        let text = serde_json::to_vec(&note).map_err(|e| CheckpointError::Inconsistent { why: e.to_string() })?;
+        let text =
+            serde_json::to_vec(&note).map_err(|e| CheckpointError::Inconsistent { why: e.to_string() })?;
         let path = dir.join(format!("{index}{NOTE}"));
         fs::write(&path, &text).map_err(|e| CheckpointError::io("write", &path, text.len() as u64, &e))
     }
@@ -76,8 +77,13 @@ fn notes(dir: &Path) -> Result<Vec<(usize, Shard)>, CheckpointError> {
         let note: Note = serde_json::from_slice(&text)
             .map_err(|e| CheckpointError::Inconsistent { why: format!("{}: {e}", path.display()) })?;
         fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
-        let tensor = |(name, [global, start, shape])| (name, Slice { global, start, shape });
-        shards.push((index, Shard { record: note.record, tensors: note.tensors.into_iter().map(tensor).collect() }));
+        let tensor = |(name, [global, start, shape]): (String, [Vec<usize>; 3])| {
+            (name, Slice { global, start, shape })
+        };
+        shards.push((
+            index,
+            Shard { record: note.record, tensors: note.tensors.into_iter().map(tensor).collect() },
+        ));
     }
     Ok(shards)
 }
@@ -101,7 +107,9 @@ impl Writer {
     /// # Errors
     /// As [`begin`](Self::begin).
     pub fn begin_shared(run_dir: &Path, step: u64) -> Result<Self, CheckpointError> {
-        Ok(Self { shared: true, ..Self::begin(run_dir, step)? })
+        let mut writer = Self::begin(run_dir, step)?;
+        writer.shared = true;
+        Ok(writer)
     }
 
     /// Another process's end of a checkpoint that was begun with [`begin_shared`](Self::begin_shared).

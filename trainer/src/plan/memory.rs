@@ -62,7 +62,8 @@ fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
     let shards: Vec<&Shard> = rank.chunks().iter().map(|chunk| chunk.stage.shard()).collect();
 
     let bytes = |class| ledger.usage(class).current;
-    let elements = |shard: &&Shard| shard.parameters(&config.model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
+    let elements =
+        |shard: &&Shard| shard.parameters(&config.model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
     Ok(RankPlan {
         stage,
         layers: shards.iter().map(|shard| shard.layers.clone()).collect(),

@@ -131,9 +131,12 @@ fn check_world(config: &RunConfig, process: &Process) -> Result<()> {
     let (layout, world) = (config.layout(), process.world_size());
     match layout.world_size() == world {
         true => Ok(()),
-        false => Err(Error::user(format!("{world} processes were started for a layout of {} ranks", layout.world_size()))
-            .value(layout.to_string())
-            .remedy("start as many processes as parallel.tensor x parallel.pipeline x parallel.data")),
+        false => Err(Error::user(format!(
+            "{world} processes were started for a layout of {} ranks",
+            layout.world_size()
+        ))
+        .value(layout.to_string())
+        .remedy("start as many processes as parallel.tensor x parallel.pipeline x parallel.data")),
     }
 }
 
@@ -160,9 +163,8 @@ fn finish(
     };
     let (checkpoint, _) = Reader::newest_good(dir)?;
     let samples = launch(device, 1, samples::Continue { config, text, checkpoint: &checkpoint })?;
-    let report =
-        Report { config, metrics: &books.lines, summary: &summary, samples: &samples, timeline: recorders };
-    metrics::replace(&dir.join(REPORT_FILE), report.html().as_bytes())?;
+    let report = Report { config, metrics: &books.lines, summary: &summary, samples: &samples };
+    metrics::replace(&dir.join(REPORT_FILE), report.html_with(recorders).as_bytes())?;
     summary.write(dir)?;
 
     samples.iter().for_each(print_sample);
@@ -254,7 +256,8 @@ impl Books {
             None => (MetricsLog::create(dir)?, EventLog::create(dir)?, Vec::new()),
         };
         metrics::replace(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
-        let tokens = |line: &StepMetrics| (config.tokens_after(line.step) - config.tokens_after(line.step - 1)) as f64;
+        let tokens =
+            |line: &StepMetrics| (config.tokens_after(line.step) - config.tokens_after(line.step - 1)) as f64;
         Ok(Self {
             log,
             events,
@@ -309,7 +312,11 @@ fn same_data(reader: &Reader, now: &Meta, config: &RunConfig) -> Result<()> {
     let consumed = config.batch().samples_after(reader.step());
     if then.samples_consumed != consumed {
         let samples = |n: u64| format!("{n} samples in {} steps", reader.step());
-        return differs("train.global_batch or train.batch_ramp", samples(then.samples_consumed), samples(consumed));
+        return differs(
+            "train.global_batch or train.batch_ramp",
+            samples(then.samples_consumed),
+            samples(consumed),
+        );
     }
     Ok(())
 }
