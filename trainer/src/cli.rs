@@ -25,6 +25,9 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Train the same few steps in many layouts, and compare them bit for bit
     Parity(crate::parity::ParityArgs),
+    /// One rank of a parity run; `mtnlg parity` starts it
+    #[command(hide = true)]
+    ParityRank(crate::parity::RankArgs),
     /// List the models by name, with their exact sizes
     Presets(PresetsArgs),
     /// List the devices that a run could use

@@ -8,6 +8,7 @@
 
 mod args;
 pub mod digest;
+mod processes;
 mod report;
 mod variants;
 
@@ -18,15 +19,16 @@ use backend::philox::Stream;
 use model::{Shard, Slice};
 
 use crate::Result;
-use crate::config::RunConfig;
+use crate::config::{BackendChoice, RunConfig};
 use crate::device::Device;
 use crate::engine::{Rank, RankConfig, Samples, StepPlan, TensorState};
 use crate::launch::{Job, World, launch};
 use crate::run::rank_config;
 
 pub use args::{ParityArgs, default_config};
+pub use processes::RankArgs;
 pub use report::{Outcome, ParityReport};
-pub use variants::{Variant, all, parse};
+pub use variants::{Launcher, Variant, all, parse};
 
 /// A model's state on the host, whole: by name, values and both moments.
 pub type HostState = BTreeMap<String, [Vec<f32>; 3]>;
@@ -64,9 +66,8 @@ pub fn train<B: Backend>(
         let mut last = None;
         for step in steps.clone() {
             let global_batch = config.global_batch;
-            // A short warm-up: the rate of a step is a function of its number.
-            let lr = lr * (step + 1).min(4) as f32 / 4.0;
-            let plan = StepPlan { first_sample: step * global_batch as u64, global_batch, lr, stop: false };
+            let (first_sample, lr) = (step * global_batch as u64, lr_of(lr, step));
+            let plan = StepPlan { first_sample, global_batch, lr, stop: false };
             last = Some(rank.train_step(samples, plan)?);
         }
         Ok((last, rank.export()?))
@@ -77,6 +78,11 @@ pub fn train<B: Backend>(
     };
     let state = assemble(config, ranks.into_iter().flat_map(|(_, states)| states));
     Ok(Trained { loss, grad_norm, state })
+}
+
+/// A short warm-up to `peak`: the rate of a step is a function of its number.
+fn lr_of(peak: f32, step: u64) -> f32 {
+    peak * (step + 1).min(4) as f32 / 4.0
 }
 
 /// The elements of a slice of a whole tensor.
@@ -146,17 +152,20 @@ pub fn run(
     let samples = random_samples(config.train.seed, config.model.vocab, config.train.seq_len);
     let mut outcomes = Vec::with_capacity(variants.len());
     for (variant, config) in variants.iter().zip(&configs) {
-        let stretch = |config: &RunConfig, steps, start: Option<&HostState>| {
-            let rank_config = rank_config(config);
-            let job =
-                Stretch { config: &rank_config, samples: &samples, lr: config.train.lr as f32, steps, start };
+        let stretch = |launcher, config: &RunConfig, steps, start: Option<&HostState>| {
+            if launcher != Launcher::Threads {
+                let backend = if *device == Device::Cpu { BackendChoice::Cpu } else { BackendChoice::Wgpu };
+                return processes::train(launcher, config, backend, steps, start);
+            }
+            let (lr, rank_config) = (config.train.lr as f32, rank_config(config));
+            let job = Stretch { config: &rank_config, samples: &samples, lr, steps, start };
             launch(device, config.layout().world_size(), job)
         };
         let trained = match &variant.interrupted {
-            None => stretch(config, 0..steps, None)?,
+            None => stretch(variant.launcher, config, 0..steps, None)?,
             Some(before) => {
-                let first = stretch(&before.apply(config)?, 0..steps / 2, None)?;
-                stretch(config, steps / 2..steps, Some(&first.state))?
+                let first = stretch(before.launcher, &before.apply(config)?, 0..steps / 2, None)?;
+                stretch(variant.launcher, config, steps / 2..steps, Some(&first.state))?
             }
         };
         let outcome = Outcome::new(variant, &trained);

@@ -27,7 +27,7 @@ pub struct Outcome {
     pub sequence_parallel: bool,
     /// Whether replicas share out the optimizer's state.
     pub zero1: bool,
-    /// Ranks as `threads` or `processes`.
+    /// Ranks as `threads`, `processes` or `mpi` processes.
     pub launch: &'static str,
     /// The layout in which the first half of the steps was trained, where that was another one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ impl Outcome {
             recompute: variant.recompute_name().to_owned(),
             sequence_parallel: variant.sequence_parallel,
             zero1: variant.sharded_optimizer,
-            launch: "threads",
+            launch: variant.launcher.name(),
             interrupted: variant.interrupted.as_ref().map(ToString::to_string),
             loss: trained.loss,
             grad_norm: trained.grad_norm,
@@ -69,6 +69,7 @@ impl fmt::Display for Outcome {
             (self.recompute != "none").then(|| format!("recompute {}", self.recompute)),
             self.sequence_parallel.then(|| "sequence parallel".to_owned()),
             self.zero1.then(|| "ZeRO-1".to_owned()),
+            (self.launch != "threads").then(|| self.launch.to_owned()),
             self.interrupted.as_ref().map(|before| format!("after {before}")),
         ];
         let flags: Vec<String> = flags.into_iter().flatten().collect();

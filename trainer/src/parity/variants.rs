@@ -8,6 +8,28 @@ use crate::config::RunConfig;
 use crate::schedule::Schedule;
 use crate::{Error, Result};
 
+/// What a rank is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launcher {
+    /// A thread of this process.
+    Threads,
+    /// A process, over TCP.
+    Processes,
+    /// A process that mpirun starts, over MPI where the program was built with it.
+    Mpi,
+}
+
+impl Launcher {
+    /// The name in a list of layouts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Threads => "threads",
+            Self::Processes => "processes",
+            Self::Mpi => "mpi",
+        }
+    }
+}
+
 /// One way to cut and run a model's training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
@@ -23,6 +45,8 @@ pub struct Variant {
     pub sequence_parallel: bool,
     /// Whether replicas share out the optimizer's state.
     pub sharded_optimizer: bool,
+    /// What a rank is.
+    pub launcher: Launcher,
     /// How the first half of the steps was trained, before an interruption.
     pub interrupted: Option<Box<Variant>>,
 }
@@ -37,6 +61,7 @@ impl Variant {
             recompute: Recompute::None,
             sequence_parallel: false,
             sharded_optimizer: false,
+            launcher: Launcher::Threads,
             interrupted: None,
         }
     }
@@ -89,6 +114,9 @@ impl fmt::Display for Variant {
         if self.sharded_optimizer {
             f.write_str("+zero1")?;
         }
+        if self.launcher != Launcher::Threads {
+            write!(f, "+{}", self.launcher.name())?;
+        }
         match &self.interrupted {
             Some(before) => write!(f, "<{before}"),
             None => Ok(()),
@@ -118,7 +146,7 @@ pub fn all(config: &RunConfig) -> Vec<Variant> {
 }
 
 /// Reads `2x2x2+interleaved+v2+full+sp+zero1`: tensor x pipeline x data, then in any order a schedule, `vN` for N model chunks a stage, `selective` or
-/// `full` recomputation, `sp`, `zero1`; behind `<` the way in which the first half of the steps is trained.
+/// `full` recomputation, `sp`, `zero1`, `processes` or `mpi`; behind `<` the way in which the first half of the steps is trained.
 ///
 /// # Errors
 /// What is none of that.
@@ -144,10 +172,13 @@ pub fn parse(text: &str) -> Result<Variant> {
             "full" => variant.recompute = Recompute::Full,
             "sp" => variant.sequence_parallel = true,
             "zero1" => variant.sharded_optimizer = true,
+            "processes" => variant.launcher = Launcher::Processes,
+            "mpi" => variant.launcher = Launcher::Mpi,
             _ => match word.strip_prefix('v').and_then(|n| n.parse().ok()) {
                 Some(chunks) => variant.virtual_stages = chunks,
                 None => {
-                    let remedy = "use gpipe, 1f1b, interleaved, zb-h1, vN, selective, full, sp, zero1";
+                    let remedy =
+                        "use gpipe, 1f1b, interleaved, zb-h1, vN, selective, full, sp, zero1, processes, mpi";
                     return Err(refuse(text, word, remedy));
                 }
             },
@@ -166,7 +197,9 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read() {
-        for text in ["2x4x1", "2x2x2+interleaved+v2+full+sp+zero1", "1x1x1<4x1x2+sp"] {
+        for text in
+            ["2x4x1", "2x2x2+interleaved+v2+full+sp+zero1", "1x1x1<4x1x2+sp", "2x1x1+mpi<1x2x1+processes"]
+        {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
         for wrong in ["", "2x2", "2x2x2x2", "2x2x2+fast", "axbxc", "1x1x1<2"] {
