@@ -1,9 +1,6 @@
 //! The learning rate of a step: linear warm-up, then a cosine down to a fraction of the peak (MT-NLG, section 3.2).
 //!
-//! [`LearningRate`] is a function of the tokens consumed, not of the step's number, so that it means the same with any batch size and along a batch ramp;
-//! [`StepRate`] is the same for those who count steps.
-
-use crate::batch::Batch;
+//! It is a function of the tokens consumed, not of the step's number, so that it means the same with any batch size and along a batch ramp.
 
 /// The schedule's four numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,28 +36,9 @@ impl LearningRate {
     }
 }
 
-/// The rate of each step of a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepRate {
-    /// By tokens.
-    pub rate: LearningRate,
-    /// Samples of each step.
-    pub batch: Batch,
-    /// Tokens of a sample.
-    pub seq_len: usize,
-}
-
-impl StepRate {
-    /// The rate of step `step`, which counts from 1.
-    pub fn at(&self, step: u64) -> f64 {
-        self.rate.at(self.batch.samples_after(step).saturating_mul(self.seq_len as u64))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::BatchRamp;
     use proptest::prelude::*;
 
     const LR: LearningRate =
@@ -101,19 +79,6 @@ mod tests {
         let lr = LearningRate { warmup_tokens: 10, decay_tokens: 10, ..LR };
         assert_eq!(lr.at(10), 5e-3);
         assert_eq!(lr.at(11), 5e-4);
-    }
-
-    #[test]
-    fn steps_are_the_tokens_that_they_end_at() {
-        let ramp = BatchRamp { start: 1, increment: 1, samples: 9 };
-        let steps = StepRate { rate: LR, batch: Batch::new(4, ramp), seq_len: 10 };
-        // 1 + 1 + 1, then 2 + 2, then 3 + 3, then 4 samples a step.
-        let tokens = [10, 20, 30, 50, 70, 100, 140, 180];
-        for (step, tokens) in tokens.into_iter().enumerate() {
-            assert_eq!(steps.at(step as u64 + 1), LR.at(tokens), "step {}", step + 1);
-        }
-        let constant = StepRate { batch: Batch::new(4, BatchRamp::default()), ..steps };
-        assert_eq!(constant.at(2), LR.at(80));
     }
 
     proptest! {

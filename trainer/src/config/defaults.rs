@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((recipe.microbatches(), recipe.model.head_dim()), (240, 160));
         assert_eq!((recipe.train.precision, recipe.parallel.recompute), (Precision::Bf16, Recompute::Full));
 
-        let (batch, lr) = (recipe.batch(), recipe.token_rate());
+        let (batch, lr) = (recipe.batch(), recipe.learning_rate());
         let sizes: Vec<usize> = batch.stretches().map(|stretch| stretch.batch).collect();
         assert_eq!(sizes, (1..=60).map(|i| 32 * i).collect::<Vec<_>>());
         assert_eq!(batch.ramp_samples() * 2048, 12_000_000_000);

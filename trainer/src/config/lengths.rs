@@ -121,7 +121,7 @@ mod tests {
         let wide = resolve("", &["train.global_batch=16"]).unwrap();
         assert_eq!(lengths(&wide), ([850, 50, 850], lengths(&preset).1));
         for steps in 1..=wide.train.steps {
-            let rate = |config: &RunConfig, steps| config.learning_rate().at(steps);
+            let rate = |config: &RunConfig, steps| config.learning_rate().at(config.tokens_after(steps));
             assert_eq!(rate(&wide, steps).to_bits(), rate(&preset, 2 * steps).to_bits());
         }
         let half = resolve("", &["train.tokens=1740800"]).unwrap();

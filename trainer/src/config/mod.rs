@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::batch::{Batch, BatchRamp};
 use crate::layout::Layout;
-use crate::lr::{LearningRate, StepRate};
+use crate::lr::LearningRate;
 use crate::options::{Execution, LossScale, Numerics, Precision};
 use crate::schedule::Schedule;
 
@@ -192,19 +192,14 @@ impl RunConfig {
             .expect("a resolved configuration has a valid layout")
     }
 
-    /// The learning rate by the tokens consumed, those of the step included.
-    pub fn token_rate(&self) -> LearningRate {
+    /// The learning rate, by the tokens consumed when the step is done.
+    pub fn learning_rate(&self) -> LearningRate {
         LearningRate {
             peak: self.train.lr,
             min_ratio: self.train.min_lr_ratio,
             warmup_tokens: self.train.warmup_tokens,
             decay_tokens: self.train.decay_tokens,
         }
-    }
-
-    /// The same by the step's number, along the batch ramp too.
-    pub fn learning_rate(&self) -> StepRate {
-        StepRate { rate: self.token_rate(), batch: self.batch(), seq_len: self.train.seq_len }
     }
 
     /// The global batch, by the samples consumed before the step.

@@ -1,4 +1,4 @@
-//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`].
+//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`](super::ledger::Ledger).
 
 use std::ops::Range;
 

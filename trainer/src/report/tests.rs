@@ -13,7 +13,7 @@ fn run(steps: u64) -> (RunConfig, Vec<StepMetrics>, Summary, Vec<Sample>) {
         .map(|step| StepMetrics {
             step,
             loss: loss(step) + 0.4 * noise(step),
-            lr: config.learning_rate().at(step),
+            lr: config.learning_rate().at(config.tokens_after(step)),
             grad_norm: 0.6 + 2.0 * (-(step as f64) / 40.0).exp() + 0.2 * noise(step + 7),
             tokens_per_second: 11_000.0 + 900.0 * noise(step + 3),
             valid_loss: (step % 128 == 0 || step == steps).then(|| loss(step) + 0.05),
