@@ -1,10 +1,10 @@
 //! The trait that a backend implements.
 
 use crate::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu, BlockSquares, Cast,
-    CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout, Embedding,
-    EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu,
-    Scratch, Sum,
+    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
+    BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout,
+    Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias,
+    MatmulBiasGelu, Scratch, Sum,
 };
 use crate::{Buffer, Class, DType, ReduceOp, Result, Shape, Tensor, Usage, View};
 

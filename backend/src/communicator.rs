@@ -139,6 +139,11 @@ pub trait Communicator<B: Buffer>: Send + Sync {
     /// As [`all_reduce`](Self::all_reduce).
     fn barrier(&self, group: &Group) -> Result<()>;
 
+    /// Whether two threads of this rank may be in collectives of different groups at once.
+    fn concurrent(&self) -> bool {
+        false
+    }
+
     /// Tells the other ranks that this one has failed and why: what they wait for, or call next, returns at once.
     fn fail(&self, cause: &str);
 }

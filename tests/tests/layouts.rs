@@ -135,6 +135,25 @@ fn a_run_repeats_its_bits() {
     assert_eq!(bits(run()), bits(run()));
 }
 
+/// Buckets that replicas reduce beside the backward are the sums that they would be behind it.
+#[test]
+fn overlapped_buckets_have_the_same_bits() {
+    for schedule in [Schedule::OneFOneB, Schedule::Interleaved] {
+        let config = |bucket| {
+            let mut config = config((2, 2, 2), schedule);
+            config.execution.bucket = bucket;
+            config.execution.virtual_stages = if schedule == Schedule::Interleaved { 2 } else { 1 };
+            config
+        };
+        let run = |bucket| train(backend_cpu::cluster(8, TIMEOUT), &config(bucket)).steps;
+        let behind = run(0);
+        // A bucket a layer, and one for all of them.
+        for bucket in [1, 1 << 20] {
+            assert_eq!(run(bucket), behind, "{schedule}, buckets of {bucket}");
+        }
+    }
+}
+
 /// A rank that fails stops the others with its own words, at once.
 #[test]
 fn a_failing_rank_stops_the_others() {

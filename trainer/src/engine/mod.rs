@@ -3,22 +3,27 @@
 //! A step is the rank's list of [`Instruction`](crate::schedule::Instruction)s, executed one by one by [`Rank::train_step`]; there is no other path
 //! through the model in training. Everything is allocated by [`Rank::new`]: a step asks the backend for no memory.
 //!
-//! * [`rank`]: a rank's model chunks and the interpreter;
+//! * [`config`]: what a rank is told and answers; [`rank`]: its model chunks and the interpreter;
 //! * [`chunk`]: a virtual stage: layers, optimizer, neighbours, the activations of the microbatches in flight;
+//! * `buckets`, `reducer`: the part of the gradients that replicas reduce while the last backward still runs;
 //! * [`optimizer`]: AdamW, over everything or a replica's share; [`scaler`]: f16's loss scale;
 //! * [`totals`]: what a step must know of the world: loss, gradient norm; [`tree`]: sums that no layout changes;
 //! * [`state`]: parameters and moments to and from the host, by logical name and slice.
 
+mod buckets;
 pub mod chunk;
+pub mod config;
 pub mod optimizer;
 pub mod rank;
+mod reducer;
 pub mod scaler;
 pub mod state;
 pub mod totals;
 pub mod tree;
 
+pub use config::{RankConfig, StepPlan, StepStats};
 pub use optimizer::{AdamWSettings, Optimizer};
-pub use rank::{Rank, RankConfig, StepPlan, StepStats};
+pub use rank::Rank;
 pub use scaler::LossScaler;
 pub use state::TensorState;
 

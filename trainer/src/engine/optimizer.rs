@@ -96,7 +96,7 @@ impl<B: Backend> Optimizer<B> {
         [self.master.as_ref().map(Tensor::view), Some(self.m.view()), Some(self.v.view())]
     }
 
-    /// Sums the gradients over the replicas, each bucket in turn: everywhere, or where the state is shared out to the replica that owns them.
+    /// Sums the gradients over the replicas, but for those of the range `done`: everywhere, or where the state is shared out on the replica that owns them.
     ///
     /// # Errors
     /// Those of the communicator.
@@ -105,15 +105,19 @@ impl<B: Backend> Optimizer<B> {
         parameters: &ParameterStore<B>,
         communicator: &dyn Communicator<B::Buffer>,
         data: &Group,
+        done: &Range<usize>,
     ) -> Result<()> {
         let gradients = parameters.gradients();
-        match self.sharded {
-            true => {
-                let own = gradients.rows(self.own.start, self.own.len())?;
-                communicator.reduce_scatter(data, gradients, own)
-            }
-            false => communicator.all_reduce(data, ReduceOp::Sum, gradients),
+        if self.sharded {
+            let own = gradients.rows(self.own.start, self.own.len())?;
+            return communicator.reduce_scatter(data, gradients, own);
         }
+        for range in [0..done.start, done.end..parameters.len()] {
+            if !range.is_empty() {
+                communicator.all_reduce(data, ReduceOp::Sum, gradients.rows(range.start, range.len())?)?;
+            }
+        }
+        Ok(())
     }
 
     /// One AdamW step, number `step` from 1; then every replica has all new weights.

@@ -4,131 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use backend::ops::Scratch as Need;
-use backend::{Backend, Communicator, DType, Group, GroupKind, ReduceOp, Result};
+use backend::{Backend, Communicator, Group, GroupKind, ReduceOp, Result};
 use model::layers::Scratch;
 use model::store::BLOCK;
-use model::{GptConfig, Microbatch, Shard, Slice, StageOptions, StoreOptions};
+use model::{Microbatch, Shard, Slice};
 
+use super::buckets::Buckets;
 use super::chunk::{ChunkConfig, ModelChunk, Neighbours};
+use super::config::{RankConfig, StepPlan, StepStats};
+use super::reducer::Reducer;
 use super::scaler::LossScaler;
 use super::state::{self, TensorState};
 use super::totals::{Tally, Totals};
-use super::{AdamWSettings, Samples, unreadable};
-use crate::layout::{Coordinates, Layout, virtual_stage_layers};
-use crate::options::{Execution, Numerics, Precision};
-use crate::schedule::{Instruction, Pipeline, Unit};
+use super::{Samples, unreadable};
+use crate::layout::Coordinates;
+use crate::options::{Numerics, Precision};
+use crate::schedule::{Instruction, Schedule, Unit};
 use crate::timeline::{Args, Category, Recorder};
-
-/// What a rank must know of a run.
-#[derive(Clone, Debug)]
-pub struct RankConfig {
-    /// The model.
-    pub model: GptConfig,
-    /// The cut of the world.
-    pub layout: Layout,
-    /// How it is executed.
-    pub execution: Execution,
-    /// Tokens a sample.
-    pub seq_len: usize,
-    /// Samples that a replica runs at once.
-    pub micro_batch: usize,
-    /// Most samples a step.
-    pub global_batch: usize,
-    /// The optimizer.
-    pub optimizer: AdamWSettings,
-    /// Seed of initial weights and dropout.
-    pub seed: u64,
-}
-
-impl RankConfig {
-    /// The schedule of a step of `global_batch` samples.
-    pub fn pipeline(&self, global_batch: usize) -> Pipeline {
-        Pipeline {
-            schedule: self.execution.schedule,
-            stages: self.layout.pp(),
-            chunks: self.execution.virtual_stages,
-            microbatches: self.layout.microbatches(self.micro_batch, global_batch),
-        }
-    }
-
-    /// The part of the model that chunk `chunk` of a rank holds.
-    ///
-    /// # Errors
-    /// A layout that has more stages than there are layers.
-    pub fn shard(&self, at: Coordinates, chunk: usize) -> Result<Shard> {
-        let pipeline = self.pipeline(self.global_batch);
-        let (stage, stages) = (pipeline.virtual_stage(at.pp, chunk), pipeline.stages * pipeline.chunks);
-        let layers = self.execution.layers.as_deref();
-        let layers = virtual_stage_layers(self.model.layers, layers, stages, stage).map_err(|error| {
-            backend::Error::Argument {
-                op: "layout",
-                name: "pipeline",
-                value: error.to_string(),
-                range: "at most the number of layers",
-            }
-        })?;
-        let (tp, sequence_parallel) = (self.layout.tp(), self.execution.sequence_parallel);
-        let (chunks, token_chunks) = match self.execution.numerics {
-            Numerics::Invariant { chunks } => (chunks, chunks),
-            Numerics::Fast => (tp, if sequence_parallel { tp } else { 1 }),
-        };
-        Ok(Shard {
-            tensor_rank: at.tp,
-            tensor_size: tp,
-            chunks,
-            token_chunks,
-            sequence_parallel,
-            layers,
-            first: stage == 0,
-            last: stage + 1 == stages,
-        })
-    }
-
-    /// How stages compute.
-    pub fn stage_options(&self) -> StageOptions {
-        let Execution { recompute, precision, numerics, sharded_optimizer, .. } = self.execution;
-        let invariant = numerics != Numerics::Fast;
-        let dtype = precision.dtype();
-        let microbatches = self.layout.microbatches(self.micro_batch, self.global_batch);
-        StageOptions {
-            batch: self.micro_batch,
-            seq: self.seq_len,
-            partial: if invariant { DType::F32 } else { dtype },
-            recompute,
-            store: StoreOptions {
-                dtype,
-                parts: if sharded_optimizer { self.layout.dp() } else { 1 },
-                tree: invariant.then_some(microbatches),
-            },
-        }
-    }
-}
-
-/// What a step is to do.
-#[derive(Clone, Copy, Debug)]
-pub struct StepPlan {
-    /// Global index of its first sample.
-    pub first_sample: u64,
-    /// Samples; at most the configuration's.
-    pub global_batch: usize,
-    /// Learning rate.
-    pub lr: f32,
-    /// Whether this rank asks every rank to stop after this step.
-    pub stop: bool,
-}
-
-/// What a step was like; the same on every rank.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepStats {
-    /// Mean loss of the global batch, in nats a token.
-    pub loss: f32,
-    /// Global norm of the gradients, before clipping.
-    pub grad_norm: f32,
-    /// Whether the weights were left as they were, because f16's gradients overflowed.
-    pub skipped: bool,
-    /// Whether a rank asked to stop after this step.
-    pub stop: bool,
-}
 
 /// Writes down an instruction that is done. Messages write themselves down.
 fn record(recorder: &Recorder, instruction: Instruction, begin: Instant) {
@@ -162,6 +54,10 @@ pub struct Rank<'a, B: Backend> {
     scaler: Option<LossScaler>,
     data: Group,
     embedding: Group,
+    /// What of each chunk's gradients is reduced while the last backward still runs; empty where nothing is.
+    buckets: Vec<Buckets>,
+    /// Through which that is said.
+    reducer: &'a dyn Communicator<B::Buffer>,
     /// Optimizer steps done.
     steps: u64,
     /// Where what is done when is written down, while it is.
@@ -234,6 +130,18 @@ impl<'a, B: Backend> Rank<'a, B> {
         };
         let chunks: Vec<ModelChunk<'a, B>> = shards.iter().enumerate().map(chunk).collect::<Result<_>>()?;
 
+        // A tree over microbatches is whole behind the last one only; a sharded reduction is one; a split backward ends with weights.
+        let fused = execution.schedule != Schedule::ZbH1;
+        let overlapping = execution.bucket > 0
+            && layout.dp() > 1
+            && !execution.sharded_optimizer
+            && execution.numerics == Numerics::Fast
+            && fused
+            && communicator.concurrent();
+        let bucket = |chunk: &ModelChunk<'a, B>| {
+            Buckets::new(chunk.stage.parameters(), chunk.stage.shard().layers.clone(), execution.bucket)
+        };
+
         let data = Group::new(GroupKind::Data, layout.data_group(rank));
         let world = Group::new(GroupKind::World, layout.world_group());
         let tree_chunks = match execution.numerics {
@@ -246,6 +154,8 @@ impl<'a, B: Backend> Rank<'a, B> {
             program: (global_batch, program),
             scaler: (execution.precision == Precision::F16).then(|| LossScaler::new(execution.loss_scale)),
             embedding: Group::new(GroupKind::Embedding, layout.embedding_group(rank)),
+            buckets: overlapping.then(|| chunks.iter().map(bucket).collect()).unwrap_or_default(),
+            reducer: communicator,
             steps: 0,
             recorder: None,
             data,
@@ -261,6 +171,11 @@ impl<'a, B: Backend> Rank<'a, B> {
     /// Optimizer steps done, skipped ones not counted.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Reduces buckets through `communicator`, the same rank's, so that a timeline has a row for them.
+    pub fn reduce_through(&mut self, communicator: &'a dyn Communicator<B::Buffer>) {
+        self.reducer = communicator;
     }
 
     /// Writes down when instructions begin and end, until it is given `None`. The device is waited for behind each one, so that a span is what it took.
@@ -295,29 +210,61 @@ impl<'a, B: Backend> Rank<'a, B> {
         for chunk in &self.chunks {
             chunk.stage.parameters().begin_step(self.backend)?;
         }
-        let mut stats = None;
-        for index in 0..self.program.1.len() {
-            let instruction = self.program.1[index];
-            let begin = Instant::now();
-            match instruction {
-                Instruction::Step => stats = Some(self.update(&plan)?),
-                _ => self.execute(instruction, samples, &plan)?,
-            }
-            if let Some(recorder) = self.recorder {
-                self.backend.sync()?;
-                record(recorder, instruction, begin);
-            }
+        match self.buckets.is_empty() {
+            true => self.work(samples, &plan, None)?,
+            false => self.overlapped(samples, &plan)?,
         }
-        stats.ok_or_else(|| backend::Error::Argument {
-            op: "step",
-            name: "schedule",
-            value: "no Step".to_owned(),
-            range: "a list of instructions that ends with the update",
+        let begin = Instant::now();
+        let stats = self.update(&plan)?;
+        self.written(Instruction::Step, begin)?;
+        Ok(stats)
+    }
+
+    /// Everything in a step but the update, which is the last instruction.
+    fn work(&self, samples: &dyn Samples, plan: &StepPlan, reducer: Option<&Reducer<'_>>) -> Result<()> {
+        for &instruction in self.program.1.iter().filter(|&&instruction| instruction != Instruction::Step) {
+            let begin = Instant::now();
+            self.execute(instruction, samples, plan, reducer)?;
+            self.written(instruction, begin)?;
+        }
+        Ok(())
+    }
+
+    /// The same, with a second thread that reduces the buckets as they are done.
+    fn overlapped(&self, samples: &dyn Samples, plan: &StepPlan) -> Result<()> {
+        std::thread::scope(|scope| {
+            let reducer = Reducer::start(scope, |(chunk, range)| {
+                let gradients = self.chunks[chunk].stage.parameters().gradients();
+                let reduced = gradients
+                    .rows(range.start, range.len())
+                    .and_then(|bucket| self.reducer.all_reduce(&self.data, ReduceOp::Sum, bucket));
+                // The interpreter may be waiting for another rank, which now will not come.
+                reduced.inspect_err(|error| self.reducer.fail(&error.to_string()))
+            });
+            let result = self.work(samples, plan, Some(&reducer));
+            // After an error too: the thread ends with its channel.
+            let reduced = reducer.finish();
+            result.and(reduced)
         })
     }
 
+    /// Writes an instruction down that is done.
+    fn written(&self, instruction: Instruction, begin: Instant) -> Result<()> {
+        if let Some(recorder) = self.recorder {
+            self.backend.sync()?;
+            record(recorder, instruction, begin);
+        }
+        Ok(())
+    }
+
     /// One instruction but the last.
-    fn execute(&self, instruction: Instruction, samples: &dyn Samples, plan: &StepPlan) -> Result<()> {
+    fn execute(
+        &self,
+        instruction: Instruction,
+        samples: &dyn Samples,
+        plan: &StepPlan,
+        reducer: Option<&Reducer<'_>>,
+    ) -> Result<()> {
         let seed = Some(self.config.seed);
         let at = |unit: Unit| (&self.chunks[unit.chunk], unit.microbatch);
         match instruction {
@@ -327,7 +274,15 @@ impl<'a, B: Backend> Rank<'a, B> {
             Instruction::RecvBackward(unit) => at(unit).0.recv_backward(),
             Instruction::Backward(unit) => {
                 let (chunk, i) = at(unit);
-                chunk.stage.backward(chunk.kept(i), &self.microbatch(plan, i, seed), |_| Ok(()))
+                let last = i + 1 == self.config.pipeline(plan.global_batch).microbatches;
+                let reducer = reducer.filter(|_| last);
+                chunk.stage.backward(chunk.kept(i), &self.microbatch(plan, i, seed), |layer| {
+                    let bucket = reducer.and(self.buckets.get(unit.chunk)).and_then(|b| b.done_with(layer));
+                    if let (Some(reducer), Some(range)) = (reducer, bucket) {
+                        reducer.reduce(unit.chunk, range);
+                    }
+                    Ok(())
+                })
             }
             Instruction::BackwardInput(unit) => {
                 let (chunk, i) = at(unit);
@@ -341,7 +296,7 @@ impl<'a, B: Backend> Rank<'a, B> {
             }
             Instruction::SendBackward(unit) => at(unit).0.send_backward(),
             Instruction::ReduceTiedEmbedding => self.reduce_tied_embedding(),
-            Instruction::ReduceGradients => self.reduce_gradients(),
+            Instruction::ReduceGradients => self.reduce_gradients(reducer),
             Instruction::Step => Ok(()),
         }
     }
@@ -467,11 +422,13 @@ impl<'a, B: Backend> Rank<'a, B> {
     }
 
     /// Sums the gradients over the replicas: each replica's losses were weighted by the global batch, so the sum is the mean.
-    fn reduce_gradients(&self) -> Result<()> {
-        for chunk in &self.chunks {
+    fn reduce_gradients(&self, reducer: Option<&Reducer<'_>>) -> Result<()> {
+        reducer.map_or(Ok(()), Reducer::finish)?;
+        for (index, chunk) in self.chunks.iter().enumerate() {
             let parameters = chunk.stage.parameters();
             parameters.end_step(self.backend, chunk.stage.tensor())?;
-            chunk.optimizer.reduce_gradients(parameters, self.communicator, &self.data)?;
+            let done = self.buckets.get(index).map_or(0..0, Buckets::covered);
+            chunk.optimizer.reduce_gradients(parameters, self.communicator, &self.data, &done)?;
             for gradient in parameters.uses() {
                 self.communicator.all_reduce(&self.data, ReduceOp::Sum, gradient)?;
             }

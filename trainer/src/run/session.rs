@@ -110,25 +110,36 @@ impl Session<'_> {
         let label = format!("stage {}, replica {}, tensor {}", at.pp, at.dp, at.tp);
         let recorder = Recorder::new(communicator.rank(), &label, self.origin, SPANS);
         let recorded = Recorded::new(communicator, Some(&recorder));
-        let ended = self.train(backend, &recorded, &recorder);
+        let beside = Recorder::new(
+            layout.world_size() + communicator.rank(),
+            &format!("{label}, buckets"),
+            self.origin,
+            SPANS,
+        );
+        let buckets = Recorded::new(communicator, Some(&beside));
+        let ended = self.train(backend, [&recorded, &buckets], [&recorder, &beside]);
         if let Err(error) = &ended {
             // The run stops for the error, not for what the ledger cannot say of it.
             let _ = recorded.write(&self.config.run.dir, &error.to_string());
         }
         let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
         recorders.push(recorder);
+        if !beside.spans().is_empty() {
+            recorders.push(beside);
+        }
         ended
     }
 
     fn train<'a, B: Backend>(
         &self,
         backend: &'a B,
-        communicator: &'a Recorded<'a, B::Buffer>,
-        recorder: &'a Recorder,
+        [communicator, buckets]: [&'a Recorded<'a, B::Buffer>; 2],
+        [recorder, beside]: [&'a Recorder; 2],
     ) -> Result<Ended> {
         let (config, train) = (self.config, &self.config.train);
         let (batch, schedule, seq_len) = (config.batch(), config.learning_rate(), train.seq_len as u64);
         let mut rank = Rank::new(backend, communicator, rank_config(config))?;
+        rank.reduce_through(buckets);
         let mut position = Position::default();
         if let Some(reader) = self.resume {
             let meta = reader.meta();
@@ -153,11 +164,11 @@ impl Session<'_> {
             let lr = schedule.at(position.scheduled_tokens + tokens);
             let stop = first_rank && self.stop.load(Ordering::Relaxed);
             let recording = recorded.contains(&step);
-            recorder.pause(!recording);
+            [recorder, beside].iter().for_each(|recorder| recorder.pause(!recording));
             rank.record(recording.then_some(recorder));
             let plan = StepPlan { first_sample, global_batch, lr: lr as f32, stop };
             let stats = rank.train_step(self.train, plan)?;
-            recorder.pause(true);
+            [recorder, beside].iter().for_each(|recorder| recorder.pause(true));
             let tokens_per_second = tokens as f64 / begin.elapsed().as_secs_f64();
             if !(stats.skipped || stats.loss.is_finite() && stats.grad_norm.is_finite()) {
                 return Err(diverged(step, stats.loss, stats.grad_norm, lr));
