@@ -19,13 +19,15 @@ pub enum Half {
     Weight,
 }
 
-/// What a half's gradients are in the flat buffer.
+/// Where the halves' gradients are in the flat buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Ranges {
-    /// Where they are computed: to be 0 before.
-    pub computed: Vec<Range<usize>>,
-    /// What is added up over microbatches.
-    pub summed: Vec<Range<usize>>,
+    /// Of biases and LayerNorms.
+    pub input: Range<usize>,
+    /// Further token chunks' part of these, which is added to them within each microbatch.
+    pub copies: Range<usize>,
+    /// Of matrices.
+    pub weight: Vec<Range<usize>>,
 }
 
 /// The buffers of the tree.
@@ -33,8 +35,7 @@ pub struct Accumulation<B: Backend> {
     /// A partial sum of 2^i microbatches each.
     levels: Vec<Tensor<B::Buffer>>,
     microbatches: usize,
-    input: Ranges,
-    weight: Ranges,
+    ranges: Ranges,
 }
 
 impl<B: Backend> Accumulation<B> {
@@ -42,18 +43,20 @@ impl<B: Backend> Accumulation<B> {
     ///
     /// # Errors
     /// Those of the backend.
-    pub fn new(backend: &B, microbatches: usize, len: usize, [input, weight]: [Ranges; 2]) -> Result<Self> {
+    pub fn new(backend: &B, microbatches: usize, len: usize, ranges: Ranges) -> Result<Self> {
         debug_assert!(microbatches.is_power_of_two(), "a tree over {microbatches} microbatches");
         let level = |_| backend.alloc(Class::Gradients, DType::F32, Shape::new(&[len]));
         let levels = (0..microbatches.trailing_zeros()).map(level).collect::<Result<_>>()?;
-        Ok(Self { levels, microbatches, input, weight })
+        Ok(Self { levels, microbatches, ranges })
     }
 
-    fn ranges(&self, half: Half) -> &Ranges {
-        match half {
-            Half::Input => &self.input,
-            Half::Weight => &self.weight,
-        }
+    /// What is added up over microbatches.
+    fn summed(&self, half: Half) -> impl Iterator<Item = &Range<usize>> {
+        let ranges = match half {
+            Half::Input => std::slice::from_ref(&self.ranges.input),
+            Half::Weight => &self.ranges.weight,
+        };
+        ranges.iter().filter(|range| !range.is_empty())
     }
 
     /// Makes room for the gradients of a microbatch.
@@ -61,8 +64,9 @@ impl<B: Backend> Accumulation<B> {
     /// # Errors
     /// Those of the backend.
     pub fn begin_microbatch(&self, backend: &B, gradients: View<'_, B::Buffer>, half: Half) -> Result<()> {
-        let ranges = self.ranges(half).computed.iter().filter(|range| !range.is_empty());
-        ranges.map(|range| backend.fill(gradients.rows(range.start, range.len())?, 0.0)).collect()
+        let copies = (half == Half::Input && !self.ranges.copies.is_empty()).then_some(&self.ranges.copies);
+        let mut computed = self.summed(half).chain(copies);
+        computed.try_for_each(|range| backend.fill(gradients.rows(range.start, range.len())?, 0.0))
     }
 
     /// Adds the gradients of microbatch `index` to those before it. Behind the last one their sum stands in `gradients`.
@@ -77,7 +81,7 @@ impl<B: Backend> Accumulation<B> {
         index: usize,
     ) -> Result<()> {
         let carries = index.trailing_ones() as usize;
-        for range in self.ranges(half).summed.iter().filter(|range| !range.is_empty()) {
+        for range in self.summed(half) {
             let y = gradients.rows(range.start, range.len())?;
             for level in &self.levels[..carries] {
                 backend.add(Add { x: level.view().rows(range.start, range.len())?, y, alpha: 1.0 })?;

@@ -97,7 +97,7 @@ impl<B: Backend> ParameterStore<B> {
         let token_chunks = shard.local_token_chunks();
         let copies_end = len + (token_chunks - 1) * token_summed.len();
         let mut gradients_len = copies_end;
-        let mut weight = Ranges { computed: vec![0..decayed], summed: vec![0..decayed] };
+        let mut ranges = Ranges { input: decayed..len, copies: len..copies_end, weight: Vec::new() };
         let table: Vec<&Entry> = entries.iter().filter(|entry| entry.parameter.name == TABLE).collect();
         let uses = match (options.tree, &table[..]) {
             (Some(_), [first, ..]) => {
@@ -110,13 +110,15 @@ impl<B: Backend> ParameterStore<B> {
                     })
                 });
                 let own = begins.into_iter().flatten().map(|begin| begin..begin + range.len());
-                let ranges: Vec<_> = std::iter::once(range.end..decayed).chain(own).collect();
-                weight = Ranges { computed: ranges.clone(), summed: ranges };
+                ranges.weight.push(range.end..decayed);
+                ranges.weight.extend(own);
                 Some((range, begins))
             }
-            _ => None,
+            _ => {
+                ranges.weight.push(0..decayed);
+                None
+            }
         };
-        let input = Ranges { computed: vec![decayed..copies_end], summed: vec![decayed..len] };
         let flat = |class, dtype, len| backend.alloc(class, dtype, Shape::new(&[len]));
         let store = Self {
             entries,
@@ -129,10 +131,7 @@ impl<B: Backend> ParameterStore<B> {
             dtype: options.dtype,
             values: flat(Class::Parameters, options.dtype, len)?,
             gradients: flat(Class::Gradients, DType::F32, gradients_len)?,
-            tree: options
-                .tree
-                .map(|m| Accumulation::new(backend, m, gradients_len, [input, weight]))
-                .transpose()?,
+            tree: options.tree.map(|m| Accumulation::new(backend, m, gradients_len, ranges)).transpose()?,
         };
         backend.fill(store.values.view(), 0.0)?;
         backend.fill(store.gradients.view(), 0.0)?;

@@ -4,8 +4,8 @@
 //! bytes of its buffers. Those are no formula: [`memory()`] builds the rank's own objects on a backend that hands out no memory and writes down what it
 //! is asked for. With `--reduce` the production run and the reduced one stand side by side.
 
+pub mod counting;
 pub mod formulas;
-pub mod ledger;
 pub mod memory;
 mod table;
 

@@ -154,7 +154,7 @@ impl<'a, B: Backend> Rank<'a, B> {
             program: (global_batch, program),
             scaler: (execution.precision == Precision::F16).then(|| LossScaler::new(execution.loss_scale)),
             embedding: Group::new(GroupKind::Embedding, layout.embedding_group(rank)),
-            buckets: overlapping.then(|| chunks.iter().map(bucket).collect()).unwrap_or_default(),
+            buckets: if overlapping { chunks.iter().map(bucket).collect() } else { Vec::new() },
             reducer: communicator,
             steps: 0,
             recorder: None,

@@ -1,7 +1,7 @@
 //! `mtnlg parity`: whether a parallel run is the serial run.
 //!
 //! The same few steps are trained in each of a list of [`Variant`]s: cuts of the world, schedules, recomputation, sequence parallelism, sharded optimizer
-//! state, an interruption that goes on in another layout. What comes of each is a loss, a gradient norm and a [digest](digest) of every parameter with its moments.
+//! state, an interruption that goes on in another layout. What comes of each is a loss, a gradient norm and a [digest] of every parameter with its moments.
 //! Under `invariant` numerics all digests are equal, bit for bit; under `fast` numerics the loss and the norm agree to rounding.
 //!
 //! The data are random tokens, a pure function of the sample's index.

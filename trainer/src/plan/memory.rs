@@ -1,4 +1,4 @@
-//! What each rank holds: the buffers of its model chunks, counted by a [`Ledger`](super::ledger::Ledger).
+//! What each rank holds: the buffers of its model chunks, counted by a [`Counting`].
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use backend::{Backend, Class};
 use model::Shard;
 use serde::Serialize;
 
-use super::ledger::{Alone, Ledger};
+use super::counting::{Alone, Counting};
 use crate::Result;
 use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig};
@@ -55,13 +55,13 @@ pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
 
 /// What [`Rank::allocate`] asks for.
 fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
-    let ledger = Ledger::default();
+    let counting = Counting::default();
     let at = Coordinates { tp: 0, dp: 0, pp: stage };
     let alone = Alone { rank: config.layout.rank_of(at), world_size: config.layout.world_size() };
-    let rank = Rank::allocate(&ledger, &alone, config.clone())?;
+    let rank = Rank::allocate(&counting, &alone, config.clone())?;
     let shards: Vec<&Shard> = rank.chunks().iter().map(|chunk| chunk.stage.shard()).collect();
 
-    let bytes = |class| ledger.usage(class).current;
+    let bytes = |class| counting.usage(class).current;
     let elements =
         |shard: &&Shard| shard.parameters(&config.model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
     Ok(RankPlan {

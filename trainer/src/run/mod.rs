@@ -21,7 +21,6 @@ use crate::launch::{Job, Process, World, launch};
 use crate::metrics::{self, MetricsLog, StepMetrics, Summary};
 use crate::progress::{Progress, duration};
 use crate::report::{Report, Sample};
-use crate::tensorboard::EventLog;
 use crate::timeline::{self, Recorder};
 use crate::{Error, Result};
 use session::{Ended, Observer, Session};
@@ -231,10 +230,9 @@ impl Observer for Nobody {
     fn saved(&mut self, _step: u64, _path: &Path) {}
 }
 
-/// The books of a session: metrics to the files and to the terminal.
+/// The books of a session: metrics to the file and to the terminal.
 struct Books {
     log: MetricsLog,
-    events: EventLog,
     progress: Progress,
     /// Every step's line since the beginning of the run.
     lines: Vec<StepMetrics>,
@@ -247,20 +245,18 @@ impl Books {
     fn open(config: &RunConfig, reader: Option<&Reader>) -> Result<Self> {
         let dir = &config.run.dir;
         std::fs::create_dir_all(dir).map_err(|e| Error::io("create the run directory", dir, &e))?;
-        let (log, events, lines) = match reader {
+        let (log, lines) = match reader {
             Some(reader) => {
                 checkpoint::discard_after(dir, reader.step())?;
-                let (log, lines) = MetricsLog::resume(dir, reader.step())?;
-                (log, EventLog::resume(dir, reader.step())?, lines)
+                MetricsLog::resume(dir, reader.step())?
             }
-            None => (MetricsLog::create(dir)?, EventLog::create(dir)?, Vec::new()),
+            None => (MetricsLog::create(dir)?, Vec::new()),
         };
         metrics::replace(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
         let tokens =
             |line: &StepMetrics| (config.tokens_after(line.step) - config.tokens_after(line.step - 1)) as f64;
         Ok(Self {
             log,
-            events,
             progress: Progress::new(lines.len() as u64, config.train.steps),
             seconds_before: lines.iter().map(|line| tokens(line) / line.tokens_per_second).sum(),
             lines,
@@ -271,7 +267,6 @@ impl Books {
 impl Observer for Books {
     fn step(&mut self, metrics: &StepMetrics) -> Result<()> {
         self.log.append(metrics)?;
-        self.events.append(metrics)?;
         self.progress.step(metrics);
         self.lines.push(*metrics);
         Ok(())

@@ -88,7 +88,7 @@ impl Text {
         }
         let train = &config.train;
         let split = config.data.split;
-        let open = |part, batches: u64| {
+        let open = |part, samples: u64| {
             BlendedDataset::open(&BlendConfig {
                 sets: prepared
                     .sets
@@ -98,12 +98,14 @@ impl Text {
                 split: data::split::Split::new([split.train, split.valid, split.test])?,
                 part,
                 sequence: train.seq_len,
-                samples: Some(batches * train.global_batch as u64),
+                samples: Some(samples),
                 seed: train.seed as u32,
                 vocab_size: config.model.vocab,
             })
         };
-        let (train, valid) = (open(Part::Train, train.steps)?, open(Part::Valid, train.valid_batches)?);
+        let samples = config.batch().samples_after(train.steps);
+        let held_out = train.valid_batches * train.global_batch as u64;
+        let (train, valid) = (open(Part::Train, samples)?, open(Part::Valid, held_out)?);
         Ok(Self { train, valid, tokenizer, prepared })
     }
 

@@ -16,13 +16,13 @@ use backend::{
 use backend_cpu::CpuBackend;
 
 /// Asks for no memory, and counts it.
-pub struct Ledger {
+pub struct Counting {
     meter: Arc<Meter>,
     /// Which operations ask for how much workspace is a backend's word: one thread of the CPU's.
     sizes: Arc<CpuBackend>,
 }
 
-impl Default for Ledger {
+impl Default for Counting {
     /// An empty one.
     fn default() -> Self {
         Self { meter: Arc::default(), sizes: CpuBackend::new(1) }
@@ -64,12 +64,12 @@ macro_rules! nothing {
     )*};
 }
 
-impl Backend for Ledger {
+impl Backend for Counting {
     type Buffer = Line;
 
     fn info(&self) -> Info {
         let text = String::new;
-        Info { backend: "ledger", device: text(), driver: text(), software: true }
+        Info { backend: "counting", device: text(), driver: text(), software: true }
     }
 
     fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<Line>> {
