@@ -61,6 +61,17 @@ fn one_digest_on_the_cpu_in_bf16() {
     equal(&config, &Device::Cpu, &all(&config));
 }
 
+/// A loss scale that overflows, is halved and is doubled again within the ten steps: skipped steps are the same ones everywhere.
+#[test]
+fn one_digest_on_the_cpu_in_f16() {
+    let scale = ["loss_scale.initial=16777216.0", "loss_scale.window=3", "loss_scale.hysteresis=1"];
+    let config = config(&[&["train.precision=f16"][..], &scale].concat());
+    let variants =
+        ["1x1x1", "2x2x2+sp+full", "1x4x1+zb-h1", "1x2x4+zero1", "4x2x2+interleaved+v2", "1x1x1<2x2x2"];
+    let variants = variants.map(|text| parse(text).unwrap());
+    equal(&config, &Device::Cpu, &variants);
+}
+
 /// On a software adapter an operation costs as much as it holds little: fewer microbatches and chunks, the same layouts.
 fn on_wgpu(precision: &str) {
     let any = Choice::Any { name: None };

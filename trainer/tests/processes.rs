@@ -37,6 +37,17 @@ fn threads_and_processes_have_one_digest() {
     assert_eq!(layouts[0]["digest"].as_str().unwrap().len(), 64);
 }
 
+/// Ranks that mpirun starts, over MPI.
+#[cfg(feature = "mpi")]
+#[test]
+fn mpi_processes_have_the_digest_of_threads() {
+    let layouts = "1x1x1,2x2x2+mpi,1x4x2+zero1+mpi,4x1x2+sp+mpi<2x2x1";
+    let output = mtnlg(&["parity", "--backend", "cpu", "--layouts", layouts, "--steps", "4"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("equal: 4 variants, 4 steps, one digest"), "{said}");
+}
+
 /// One process of a run of `world` that meet at `port`.
 fn rank(rank: usize, world: usize, port: u16, dir: &Path, more: &[&str]) -> Child {
     let text = dir.join("text.txt");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Finished, answers, cargo, run};
 use crate::harness::Tests;
-use crate::{Outcome, lavapipe, readme};
+use crate::{Outcome, lavapipe, mpi, readme};
 
 /// The checks that were made.
 #[derive(Default)]
@@ -38,6 +38,22 @@ impl Checks {
         if quick {
             return checks;
         }
+        checks.note("ranks over MPI", || match mpi::ensure() {
+            Err(why) => Outcome::NotRun { why, required: true },
+            Ok(()) => {
+                let test =
+                    ["test", "--package", "trainer", "--features", "mpi", "--test", "processes", "mpi"];
+                let mut command = cargo(&test);
+                if ci {
+                    command.env("CARGO_INCREMENTAL", "0");
+                }
+                let finished = run(&mut command, false);
+                match Tests::count(&finished.lines).passed {
+                    0 => Outcome::Failed("no test ran".to_owned()),
+                    _ => outcome(&finished),
+                }
+            }
+        });
         checks.note("documentation", || {
             let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
             outcome(&run(command.env("RUSTDOCFLAGS", "--deny warnings"), false))

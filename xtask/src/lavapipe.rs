@@ -1,9 +1,8 @@
 //! A Vulkan device for the tests of the wgpu backend: any GPU, else lavapipe, Mesa's software one.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::command::{answers, run};
+use crate::packages;
 
 /// Debian's packages of the loader and of lavapipe.
 const PACKAGES: [&str; 2] = ["mesa-vulkan-drivers", "libvulkan1"];
@@ -20,37 +19,12 @@ pub fn ensure() -> Result<(), String> {
     if installed() {
         return Ok(());
     }
-    if !Path::new("/etc/debian_version").exists() {
-        return Err(
-            "no Vulkan driver; install Mesa's lavapipe and the Vulkan loader (Fedora: mesa-vulkan-drivers \
-                    vulkan-loader; Arch: vulkan-swrast vulkan-icd-loader)"
-                .to_owned(),
-        );
-    }
-    let advice = format!("no Vulkan driver; run: apt-get install {}", PACKAGES.join(" "));
-    let as_root = |words: &[&str]| {
-        let mut command = match answers("sh", &["-c", "test \"$(id -u)\" = 0"]) {
-            true => Command::new("env"),
-            false => {
-                let mut sudo = Command::new("sudo");
-                sudo.args(["-n", "env"]);
-                sudo
-            }
-        };
-        command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
-        command
-    };
-    if !run(&mut as_root(&["true"]), true).ok {
-        return Err(advice);
-    }
-    let install = [&["apt-get", "install", "-y", "--no-install-recommends"][..], &PACKAGES].concat();
-    // The list of packages may be old or missing; then one update, and once more.
-    let done = run(&mut as_root(&install), false).ok
-        || (run(&mut as_root(&["apt-get", "update"]), false).ok && run(&mut as_root(&install), false).ok);
-    if done && installed() { Ok(()) } else { Err(advice) }
+    let elsewhere = "no Vulkan driver; install Mesa's lavapipe and the Vulkan loader (Fedora: mesa-vulkan-drivers vulkan-loader; Arch: vulkan-swrast \
+                     vulkan-icd-loader)";
+    packages::install(&PACKAGES, "no Vulkan driver", elsewhere)?;
+    if installed() { Ok(()) } else { Err("no Vulkan driver, though its packages are there".to_owned()) }
 }
 
-/// Whether there is a Vulkan loader and a driver.
 fn installed() -> bool {
     let driver = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"]
         .iter()

@@ -7,6 +7,8 @@ mod checks;
 mod command;
 mod harness;
 mod lavapipe;
+mod mpi;
+mod packages;
 mod readme;
 
 use std::process::ExitCode;

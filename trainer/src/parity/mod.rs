@@ -42,6 +42,10 @@ pub struct Trained {
     pub grad_norm: f32,
     /// Everything that was learnt.
     pub state: HostState,
+    /// Updates of the weights.
+    pub updates: u64,
+    /// f16's loss scale, and what it has seen.
+    pub loss_scale: Option<(f32, u32, u32)>,
 }
 
 /// Trains steps `steps` of a run on all its ranks, from `start` or from the seed.
@@ -54,14 +58,17 @@ pub fn train<B: Backend>(
     samples: &dyn Samples,
     lr: f32,
     steps: std::ops::Range<u64>,
-    start: Option<&HostState>,
+    start: Option<&Trained>,
 ) -> backend::Result<Trained> {
     let ranks = world.run(|backend, communicator| -> backend::Result<_> {
         let mut rank = Rank::new(backend, communicator, config.clone())?;
-        if let Some(state) = start {
-            rank.import::<backend::Error>(steps.start, |name, slice| {
+        if let Some(Trained { state, updates, loss_scale, .. }) = start {
+            rank.import::<backend::Error>(*updates, |name, slice| {
                 Ok(state[name].each_ref().map(|whole| cut(whole, slice)))
             })?;
+        }
+        if let (Some(scaler), Some(state)) = (rank.scaler(), start.and_then(|start| start.loss_scale)) {
+            scaler.restore(state);
         }
         let mut last = None;
         for step in steps.clone() {
@@ -70,14 +77,16 @@ pub fn train<B: Backend>(
             let plan = StepPlan { first_sample, global_batch, lr, stop: false };
             last = Some(rank.train_step(samples, plan)?);
         }
-        Ok((last, rank.export()?))
+        let progress = (rank.steps(), rank.scaler().map(|scaler| scaler.state()));
+        Ok((last, progress, rank.export()?))
     })?;
     let (loss, grad_norm) = match ranks[0].0 {
         Some(stats) => (stats.loss, stats.grad_norm),
         None => (f32::NAN, f32::NAN),
     };
-    let state = assemble(config, ranks.into_iter().flat_map(|(_, states)| states));
-    Ok(Trained { loss, grad_norm, state })
+    let (updates, loss_scale) = ranks[0].1;
+    let state = assemble(config, ranks.into_iter().flat_map(|(_, _, states)| states));
+    Ok(Trained { loss, grad_norm, state, updates, loss_scale })
 }
 
 /// A short warm-up to `peak`: the rate of a step is a function of its number.
@@ -126,7 +135,7 @@ struct Stretch<'a> {
     samples: &'a dyn Samples,
     lr: f32,
     steps: std::ops::Range<u64>,
-    start: Option<&'a HostState>,
+    start: Option<&'a Trained>,
 }
 
 impl Job for Stretch<'_> {
@@ -152,7 +161,7 @@ pub fn run(
     let samples = random_samples(config.train.seed, config.model.vocab, config.train.seq_len);
     let mut outcomes = Vec::with_capacity(variants.len());
     for (variant, config) in variants.iter().zip(&configs) {
-        let stretch = |launcher, config: &RunConfig, steps, start: Option<&HostState>| {
+        let stretch = |launcher, config: &RunConfig, steps, start: Option<&Trained>| {
             if launcher != Launcher::Threads {
                 let backend = if *device == Device::Cpu { BackendChoice::Cpu } else { BackendChoice::Wgpu };
                 return processes::train(launcher, config, backend, steps, start);
@@ -165,7 +174,7 @@ pub fn run(
             None => stretch(variant.launcher, config, 0..steps, None)?,
             Some(before) => {
                 let first = stretch(before.launcher, &before.apply(config)?, 0..steps / 2, None)?;
-                stretch(variant.launcher, config, steps / 2..steps, Some(&first.state))?
+                stretch(variant.launcher, config, steps / 2..steps, Some(&first))?
             }
         };
         let outcome = Outcome::new(variant, &trained);

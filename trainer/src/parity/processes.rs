@@ -57,7 +57,7 @@ pub fn train(
     config: &RunConfig,
     backend: BackendChoice,
     steps: Range<u64>,
-    start: Option<&HostState>,
+    start: Option<&Trained>,
 ) -> Result<Trained> {
     let dir = tempfile::tempdir().map_err(|e| Error::other(format!("no temporary directory: {e}")))?;
     let config_file = dir.path().join("config.toml");
@@ -66,11 +66,12 @@ pub fn train(
     let write = std::fs::write(&config_file, config.to_toml());
     write.map_err(|e| Error::io("write the configuration", &config_file, &e))?;
     let (from, out) = (dir.path().join("from"), dir.path().join("out"));
-    if let Some(state) = start {
+    if let Some(start) = start {
+        let state = &start.state;
         let writer = Writer::begin(&from, steps.start)?;
         let slices: Vec<(String, model::Slice)> = state_slices(&config, state);
         save(&writer, 0, slices.iter().map(|(name, slice)| (name, slice, &state[name])))?;
-        writer.finish(meta(&config), 1)?;
+        writer.finish(meta(&config, start.updates, start.loss_scale), 1)?;
     }
     let program = std::env::current_exe().map_err(|e| Error::other(format!("where is this program? {e}")))?;
     let mut args = vec!["parity-rank".to_owned(), "--config".to_owned(), config_file.display().to_string()];
@@ -105,7 +106,8 @@ pub fn train(
     let said = out.join(RESULT);
     let text = std::fs::read(&said).map_err(|e| Error::io("read the result", &said, &e))?;
     let Said { loss, grad_norm } = serde_json::from_slice(&text).map_err(|e| Error::other(e.to_string()))?;
-    Ok(Trained { loss, grad_norm, state: load(&config, &out)? })
+    let (state, meta) = load(&config, &out)?;
+    Ok(Trained { loss, grad_norm, state, updates: meta.updates, loss_scale: meta.loss_scale })
 }
 
 /// One command a rank, with the variables that torchrun would set.
@@ -158,8 +160,11 @@ impl One<'_> {
         let samples = random_samples(config.train.seed, config.model.vocab, config.train.seq_len);
         let mut rank = Rank::new(backend, communicator, rank_config)?;
         if let Some(from) = &args.from {
-            let state = load(config, from)?;
-            rank.import::<Error>(args.first, |name, slice| {
+            let (state, meta) = load(config, from)?;
+            if let (Some(scaler), Some(state)) = (rank.scaler(), meta.loss_scale) {
+                scaler.restore(state);
+            }
+            rank.import::<Error>(meta.updates, |name, slice| {
                 Ok(state[name].each_ref().map(|whole| cut(whole, slice)))
             })?;
         }
@@ -192,7 +197,7 @@ impl One<'_> {
         }
         communicator.barrier(&world)?;
         if first {
-            writer.finish(meta(config), 1)?;
+            writer.finish(meta(config, rank.steps(), rank.scaler().map(|scaler| scaler.state())), 1)?;
             let path = args.out.join(RESULT);
             let text = serde_json::to_vec(&said).map_err(|e| Error::other(e.to_string()))?;
             std::fs::write(&path, text).map_err(|e| Error::io("write the result", &path, &e))?;
@@ -223,7 +228,7 @@ fn save<'a>(
 }
 
 /// The newest checkpoint of a run directory, whole.
-fn load(config: &RunConfig, dir: &Path) -> Result<HostState> {
+fn load(config: &RunConfig, dir: &Path) -> Result<(HostState, Meta)> {
     let (reader, _) = Reader::newest_good(dir)?;
     let parameters = model::Shard::whole(&config.model).parameters(&config.model);
     let read = |p: model::Parameter| -> Result<_> {
@@ -234,17 +239,18 @@ fn load(config: &RunConfig, dir: &Path) -> Result<HostState> {
         ];
         Ok((p.name, tensors))
     };
-    parameters.into_iter().map(read).collect()
+    let state = parameters.into_iter().map(read).collect::<Result<_>>()?;
+    Ok((state, reader.meta().clone()))
 }
 
 /// A checkpoint of random tokens has no text to speak of.
-fn meta(config: &RunConfig) -> Meta {
+fn meta(config: &RunConfig, updates: u64, loss_scale: Option<(f32, u32, u32)>) -> Meta {
     Meta {
         model: config.model.clone(),
         samples_consumed: 0,
-        updates: 0,
+        updates,
         scheduled_tokens: 0,
-        loss_scale: None,
+        loss_scale,
         seed: config.train.seed,
         tokenizer: TokenizerId { name: "random".to_owned(), blake3: String::new() },
         data: Vec::new(),
