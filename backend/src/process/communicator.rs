@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::call::{Collective, GRAIN, describe, lead, message_words, part, pieces, share, split};
 use super::inbox::lock;
 use super::transport::{Channel, Interrupted, Message, Transport};
 use crate::{
@@ -23,9 +24,6 @@ const FEW: usize = 32 << 10;
 /// it: that costs more than the copies. Large enough that a device's read-back is worth its wait.
 const PIECE: usize = 1 << 20;
 
-/// Shares begin at multiples of so many elements: never in the middle of a device's word.
-const GRAIN: usize = 64;
-
 /// Staging memory for what others sent, one tensor a type; it grows to the largest piece and stays.
 type Staging<B> = HashMap<DType, Tensor<B>>;
 
@@ -36,80 +34,6 @@ pub struct ProcessCommunicator<B: Backend> {
     timeout: Duration,
     /// Held by the collective in progress.
     staging: Mutex<Staging<B::Buffer>>,
-}
-
-/// A collective in progress.
-struct Collective<'a> {
-    op: &'static str,
-    group: &'a Group,
-    /// This rank's place in the group.
-    position: usize,
-    /// What every rank must say, and how each message of the call begins.
-    words: Vec<u8>,
-}
-
-impl Collective<'_> {
-    /// The others' places and ranks.
-    fn peers(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.group.ranks().iter().copied().enumerate().filter(|&(place, _)| place != self.position)
-    }
-
-    /// Zeros behind the words, to be overwritten by a payload.
-    fn frame(&self, payload: usize) -> Vec<u8> {
-        let mut frame = vec![0; self.words.len() + payload];
-        frame[..self.words.len()].copy_from_slice(&self.words);
-        frame
-    }
-}
-
-/// Words as they lead a message: their length, then they.
-fn lead(words: &str) -> Vec<u8> {
-    [&(words.len() as u32).to_le_bytes(), words.as_bytes()].concat()
-}
-
-/// The words that lead a message, and what follows them.
-fn split(message: &[u8]) -> (&str, &[u8]) {
-    let words = message.split_first_chunk().and_then(|(length, rest)| {
-        let (words, payload) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some((std::str::from_utf8(words).ok()?, payload))
-    });
-    words.unwrap_or(("bytes that are no call", &[]))
-}
-
-/// How each piece of a point-to-point message begins: words for people, and then type and length for the comparison.
-fn message_words<B: crate::Buffer>(words: &str, data: View<'_, B>) -> Vec<u8> {
-    [&lead(words)[..], &[data.dtype() as u8], &(data.len() as u64).to_le_bytes()].concat()
-}
-
-/// The group in words: its ranks, and for long ones a digest (FNV-1a) of them.
-fn describe(group: &Group) -> String {
-    let (kind, ranks) = (group.kind().name(), group.ranks());
-    if ranks.len() <= 16 {
-        return format!("{kind} group {ranks:?}");
-    }
-    let digest =
-        ranks.iter().flat_map(|rank| rank.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |digest: u64, byte| {
-            (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    format!("{kind} group of {} ranks ({digest:016x})", ranks.len())
-}
-
-/// Elements `start .. end` that the rank at `position` of `n` reduces, of `len`.
-fn share(len: usize, position: usize, n: usize) -> Range<usize> {
-    let grains = len.div_ceil(GRAIN);
-    let at = |i: usize| ((grains as u128 * i as u128 / n as u128) as usize * GRAIN).min(len);
-    at(position)..at(position + 1)
-}
-
-/// `0 .. len` in pieces of at most `most` elements, each a whole number of grains but the last; one empty piece if there is nothing.
-fn pieces(len: usize, most: usize) -> Vec<Range<usize>> {
-    let step = (most / GRAIN).max(1) * GRAIN;
-    (0..len.max(1)).step_by(step).map(|start| start..(start + step).min(len)).collect()
-}
-
-/// Elements `range` of a view that has one axis.
-fn part<'a, B: crate::Buffer>(view: View<'a, B>, range: &Range<usize>) -> Result<View<'a, B>> {
-    view.rows(range.start, range.len())
 }
 
 /// The lengths that a scatter or a gather needs: `whole` is `n` times `one`.

@@ -32,6 +32,7 @@
 //!   [`std::process::exit`].
 //! * Ranks are trusted: nothing is encrypted, and who reaches the port and knows the protocol may take part. Use a private network.
 
+mod call;
 mod communicator;
 mod environment;
 mod inbox;
