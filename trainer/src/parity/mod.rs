@@ -62,7 +62,7 @@ pub fn train<B: Backend>(
 ) -> backend::Result<Trained> {
     let ranks = world.run(|backend, communicator| -> backend::Result<_> {
         let mut rank = Rank::new(backend, communicator, config.clone())?;
-        if let Some(Trained { state, updates, loss_scale, .. }) = start {
+        if let Some(Trained { state, updates, .. }) = start {
             rank.import::<backend::Error>(*updates, |name, slice| {
                 Ok(state[name].each_ref().map(|whole| cut(whole, slice)))
             })?;
