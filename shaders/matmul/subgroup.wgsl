@@ -132,11 +132,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #end
 #end
     }
+    // One place that stores, for all: unrolled, what a product ends with takes longer to compile than the product.
+    var sums: array<f32, 8 * ROW_BLOCKS * COLUMN_BLOCKS>;
 #for R ROW_BLOCKS
 #for L 8
 #for C COLUMN_BLOCKS
-    store(group.z, row + 8u * {R}u + {L}u, column + 8u * {C}u, sum{R}_{L}_{C});
+    sums[({R} * 8 + {L}) * COLUMN_BLOCKS + {C}] = sum{R}_{L}_{C};
 #end
 #end
 #end
+    for (var i = 0u; i < 8u * ROW_BLOCKS * COLUMN_BLOCKS; i++) {
+        store(group.z, row + i / COLUMN_BLOCKS, column + 8u * (i % COLUMN_BLOCKS), sums[i]);
+    }
 }

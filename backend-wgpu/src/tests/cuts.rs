@@ -1,14 +1,24 @@
 //! What an operation makes of an element or a row has the same bits whatever else the call has, and wherever the operands begin.
 
+use std::sync::Arc;
+
 use backend::DType;
 
 use super::kit::{CASES, Kit, Output};
 use super::rig;
+use crate::WgpuBackend;
+use crate::backend::MatmulKernel;
 
 #[test]
 fn parts_have_the_bits_of_the_whole() {
-    let Some(backend) = rig() else { return };
-    for dtype in [DType::F32, DType::Bf16] {
+    let Some(rig) = rig() else { return };
+    let portable = WgpuBackend {
+        device: Arc::clone(&rig.device),
+        pool: Arc::clone(&rig.pool),
+        matmul_kernel: MatmulKernel::Tiled,
+        subgroups: false,
+    };
+    for (backend, dtype) in [(rig, DType::F32), (rig, DType::Bf16), (&portable, DType::F32)] {
         for n in [40, 37] {
             for case in CASES {
                 let kit = |offset| Kit { backend, dtype, grid: dtype, offset, n };
