@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backend::local::{self, LocalCommunicator};
 use backend::philox::Stream;
-use backend::{Backend, Communicator};
+use backend::{Backend, Class, Communicator};
 use backend_wgpu::{Choice, WgpuBackend};
 use conformance::or_skip;
 use model::GptConfig;
@@ -68,8 +68,18 @@ fn train<B: Backend>(communicators: Vec<LocalCommunicator<B>>, config: &RankConf
         let mut rank = Rank::new(communicator.backend(), communicator, config.clone())?;
         let initial = rank.export()?;
         let lr = |step: u64| 3e-3 * (step + 1).min(5) as f32 / 5.0;
-        let steps = (0..STEPS).map(|step| rank.train_step(&samples, plan(step * 8, lr(step))));
-        Ok((initial, steps.collect::<backend::Result<Vec<_>>>()?, communicator.rank()))
+        let held = || Class::ALL.map(|class| communicator.backend().usage(class).current);
+        let mut steps = Vec::new();
+        let mut after_two = None;
+        for step in 0..STEPS {
+            steps.push(rank.train_step(&samples, plan(step * 8, lr(step)))?);
+            if step == 1 {
+                after_two = Some(held());
+            }
+        }
+        // Behind the second step nothing more is asked of the device.
+        assert_eq!(Some(held()), after_two, "rank {}", communicator.rank());
+        Ok((initial, steps, communicator.rank()))
     })
     .unwrap_or_else(|error| panic!("{}: {error}", config.layout));
     let steps = ranks[0].1.clone();

@@ -238,9 +238,11 @@ fn another_version_is_told_apart_from_damage() {
     let run = tempfile::tempdir().unwrap();
     let dir = save(run.path(), 1, 1);
     let path = dir.join("manifest.json");
-    let text = fs::read_to_string(&path).unwrap().replacen("\"version\": 1", "\"version\": 2", 1);
+    let version = |n: u64| format!("\"version\": {n}");
+    let (now, next) = (FORMAT_VERSION, FORMAT_VERSION + 1);
+    let text = fs::read_to_string(&path).unwrap().replacen(&version(now), &version(next), 1);
     fs::write(&path, text).unwrap();
-    assert_eq!(Reader::open(&dir).unwrap_err(), CheckpointError::Version { dir, found: "2".into() });
+    assert_eq!(Reader::open(&dir).unwrap_err(), CheckpointError::Version { dir, found: next.to_string() });
 }
 
 #[test]
