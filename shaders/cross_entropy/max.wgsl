@@ -35,5 +35,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 fn four(row: u32, column: u32) -> vec4<f32> {
     let left = p.v - column;
     let v = load4_logits(row * p.v + column, left);
-    return select(vec4<f32>(v.x), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+    return present(v, left, v.x);
 }

@@ -23,8 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var sum = vec4<f32>(0.0);
     for (var column = 4u * lane; column < p.v; column += 4u * ROW_LANES) {
         let left = p.v - column;
-        let terms = exp(load4_logits(row * p.v + column, left) - row_max);
-        sum += select(vec4<f32>(0.0), terms, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
+        sum += present(exp(load4_logits(row * p.v + column, left) - row_max), left, 0.0);
     }
     let all = sum_lanes(total(sum), lane);
     if (lane == 0u) {

@@ -29,8 +29,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let row_mean = sum_lanes(total(sum), lane) / f32(p.h);
     var squares = vec4<f32>(0.0);
     for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
-        let centred = load4_x(start + i, p.h - i) - row_mean;
-        squares += select(vec4<f32>(0.0), centred * centred, vec4<u32>(i) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(p.h));
+        let left = p.h - i;
+        let centred = present(load4_x(start + i, left) - row_mean, left, 0.0);
+        squares += centred * centred;
     }
     let row_rstd = 1.0 / sqrt(sum_lanes(total(squares), lane) / f32(p.h) + p.eps);
     for (var i = 4u * lane; i < p.h; i += 4u * ROW_LANES) {
