@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Buffer, Result, View};
+use crate::{Buffer, Error, Result, View};
 
 /// Which cut of the cluster a group belongs to: names it in errors and timelines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,4 +146,23 @@ pub trait Communicator<B: Buffer>: Send + Sync {
 
     /// Tells the other ranks that this one has failed and why: what they wait for, or call next, returns at once.
     fn fail(&self, cause: &str);
+}
+
+/// The lengths that a scatter or a gather needs: `whole` is `n` times `one`.
+pub(crate) fn check_parts<B: Buffer>(
+    op: &'static str,
+    tensor: &'static str,
+    whole: View<'_, B>,
+    one: View<'_, B>,
+    n: usize,
+) -> Result<()> {
+    match whole.len() == n * one.len() {
+        true => Ok(()),
+        false => Err(Error::Shape {
+            op,
+            tensor,
+            expected: format!("{n} x {} elements", one.len()),
+            got: whole.shape(),
+        }),
+    }
 }

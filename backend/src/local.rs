@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::communicator::check_parts;
 use crate::rendezvous::{Call, Rendezvous};
 use crate::{
     Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Shape, Tensor, View,
@@ -202,25 +203,6 @@ fn share_of(len: usize, position: usize, n: usize) -> std::ops::Range<usize> {
 /// The view's elements in a row, `range` of them.
 fn part<'a, B: crate::Buffer>(tensor: &'a Tensor<B>, range: &std::ops::Range<usize>) -> Result<View<'a, B>> {
     tensor.view().reshape([tensor.len()])?.rows(range.start, range.len())
-}
-
-/// The lengths that a scatter or a gather needs: `whole` is `n` times `one`.
-fn check_parts<B: crate::Buffer>(
-    op: &'static str,
-    tensor: &'static str,
-    whole: View<'_, B>,
-    one: View<'_, B>,
-    n: usize,
-) -> Result<()> {
-    match whole.len() == n * one.len() {
-        true => Ok(()),
-        false => Err(Error::Shape {
-            op,
-            tensor,
-            expected: format!("{n} x {} elements", one.len()),
-            got: whole.shape(),
-        }),
-    }
 }
 
 impl<B: Backend> Communicator<B::Buffer> for LocalCommunicator<B> {

@@ -10,6 +10,7 @@ pub mod narrow;
 pub mod number;
 pub mod operands;
 pub mod ops;
+mod pass_on;
 pub mod reference;
 pub mod require;
 

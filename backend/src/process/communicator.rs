@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::call::{Collective, GRAIN, describe, lead, message_words, part, pieces, share, split};
 use super::inbox::lock;
 use super::transport::{Channel, Interrupted, Message, Transport};
+use crate::communicator::check_parts;
 use crate::{
     Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Shape, Tensor, View,
 };
@@ -34,25 +35,6 @@ pub struct ProcessCommunicator<B: Backend> {
     timeout: Duration,
     /// Held by the collective in progress.
     staging: Mutex<Staging<B::Buffer>>,
-}
-
-/// The lengths that a scatter or a gather needs: `whole` is `n` times `one`.
-fn check_parts<B: crate::Buffer>(
-    op: &'static str,
-    tensor: &'static str,
-    whole: View<'_, B>,
-    one: View<'_, B>,
-    n: usize,
-) -> Result<()> {
-    match whole.len() == n * one.len() {
-        true => Ok(()),
-        false => Err(Error::Shape {
-            op,
-            tensor,
-            expected: format!("{n} x {} elements", one.len()),
-            got: whole.shape(),
-        }),
-    }
 }
 
 impl<B: Backend> ProcessCommunicator<B> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backend::local::{self, LocalCommunicator};
 use backend::ops::*;
-use backend::{Backend, Class, DType, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
+use backend::{Backend, ReduceOp, Result, Support, View};
 use backend_cpu::{CpuBackend, CpuBuffer};
 use trainer::engine::Samples;
 
@@ -73,51 +73,11 @@ pub fn faulty(ranks: usize, fault: Fault) -> Vec<LocalCommunicator<Faulty>> {
 
 type V<'a> = View<'a, CpuBuffer>;
 
-macro_rules! pass_on {
-    ($($name:ident: $args:ident;)*) => {
-        $(
-            fn $name(&self, args: $args<'_, CpuBuffer>) -> Result<()> {
-                self.inner.$name(args)
-            }
-        )*
-    };
-}
-
 impl Backend for Faulty {
     type Buffer = CpuBuffer;
 
-    fn info(&self) -> Info {
-        self.inner.info()
-    }
     fn support(&self, op: &str) -> Support {
         self.inner.support(op)
-    }
-    fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<CpuBuffer>> {
-        self.inner.alloc(class, dtype, shape)
-    }
-    fn usage(&self, class: Class) -> Usage {
-        self.inner.usage(class)
-    }
-    fn workspace(&self, scratch: Scratch) -> usize {
-        self.inner.workspace(scratch)
-    }
-    fn write(&self, dst: V<'_>, data: &[u8]) -> Result<()> {
-        self.inner.write(dst, data)
-    }
-    fn read(&self, src: V<'_>, data: &mut [u8]) -> Result<()> {
-        self.inner.read(src, data)
-    }
-    fn sync(&self) -> Result<()> {
-        self.inner.sync()
-    }
-    fn fill(&self, x: V<'_>, value: f32) -> Result<()> {
-        self.inner.fill(x, value)
-    }
-    fn copy(&self, src: V<'_>, dst: V<'_>) -> Result<()> {
-        self.inner.copy(src, dst)
-    }
-    fn scale(&self, x: V<'_>, alpha: f32) -> Result<()> {
-        self.inner.scale(x, alpha)
     }
 
     fn reduce(&self, op: ReduceOp, inputs: &[V<'_>], outputs: &[V<'_>]) -> Result<()> {
@@ -146,7 +106,7 @@ impl Backend for Faulty {
         self.inner.attention_backward(args)
     }
 
-    pass_on! {
+    conformance::pass_on! {
         add: Add;
         cast: Cast;
         matmul: Matmul;

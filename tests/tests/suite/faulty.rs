@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use backend::ops::*;
-use backend::{Backend, Class, DType, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
+use backend::{Backend, Class, DType, ReduceOp, Result, Support, View};
 use backend_cpu::{CpuBackend, CpuBuffer};
 
 /// What is wrong.
@@ -73,52 +73,11 @@ impl Faulty {
     }
 }
 
-/// Operations that are passed on as they are.
-macro_rules! pass_on {
-    ($($name:ident: $args:ident;)*) => {
-        $(
-            fn $name(&self, args: $args<'_, CpuBuffer>) -> Result<()> {
-                self.inner.$name(args)
-            }
-        )*
-    };
-}
-
 impl Backend for Faulty {
     type Buffer = CpuBuffer;
 
-    fn info(&self) -> Info {
-        self.inner.info()
-    }
     fn support(&self, _op: &str) -> Support {
         Support::Composed
-    }
-    fn alloc(&self, class: Class, dtype: DType, shape: Shape) -> Result<Tensor<CpuBuffer>> {
-        self.inner.alloc(class, dtype, shape)
-    }
-    fn usage(&self, class: Class) -> Usage {
-        self.inner.usage(class)
-    }
-    fn workspace(&self, scratch: Scratch) -> usize {
-        self.inner.workspace(scratch)
-    }
-    fn write(&self, dst: V<'_>, data: &[u8]) -> Result<()> {
-        self.inner.write(dst, data)
-    }
-    fn read(&self, src: V<'_>, data: &mut [u8]) -> Result<()> {
-        self.inner.read(src, data)
-    }
-    fn sync(&self) -> Result<()> {
-        self.inner.sync()
-    }
-    fn fill(&self, x: V<'_>, value: f32) -> Result<()> {
-        self.inner.fill(x, value)
-    }
-    fn copy(&self, src: V<'_>, dst: V<'_>) -> Result<()> {
-        self.inner.copy(src, dst)
-    }
-    fn scale(&self, x: V<'_>, alpha: f32) -> Result<()> {
-        self.inner.scale(x, alpha)
     }
 
     fn reduce(&self, op: ReduceOp, inputs: &[V<'_>], outputs: &[V<'_>]) -> Result<()> {
@@ -243,7 +202,7 @@ impl Backend for Faulty {
         }
     }
 
-    pass_on! {
+    conformance::pass_on! {
         add: Add;
         bias_add: BiasAdd;
         bias_backward: BiasBackward;

@@ -20,6 +20,7 @@ mod full_disk;
 mod geometry;
 mod manifest;
 mod reader;
+mod states;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -12,9 +12,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{HostState, Launcher, Trained, cut, lr_of, random_samples};
-use crate::checkpoint::{Meta, Reader, ShardTensor, TokenizerId, Writer, adam_m, adam_v};
+use crate::checkpoint::{Meta, Reader, TokenizerId, Writer};
 use crate::config::{BackendChoice, RunConfig};
-use crate::engine::{Rank, StepPlan};
+use crate::engine::{Rank, StepPlan, TensorState};
 use crate::launch::{Job, Process, World};
 use crate::run::rank_config;
 use crate::{Error, Result, device};
@@ -67,10 +67,8 @@ pub fn train(
     write.map_err(|e| Error::io("write the configuration", &config_file, &e))?;
     let (from, out) = (dir.path().join("from"), dir.path().join("out"));
     if let Some(start) = start {
-        let state = &start.state;
         let writer = Writer::begin(&from, steps.start)?;
-        let slices: Vec<(String, model::Slice)> = state_slices(&config, state);
-        save(&writer, 0, slices.iter().map(|(name, slice)| (name, slice, &state[name])))?;
+        writer.write_states(0, &states(&config, &start.state))?;
         writer.finish(meta(&config, start.updates, start.loss_scale), 1)?;
     }
     let program = std::env::current_exe().map_err(|e| Error::other(format!("where is this program? {e}")))?;
@@ -181,20 +179,7 @@ impl One<'_> {
         let begun = if first { Some(Writer::begin_shared(&args.out, args.end)?) } else { None };
         communicator.barrier(&world)?;
         let writer = begun.unwrap_or_else(|| Writer::join(&args.out, args.end));
-        let states = rank.export()?;
-        let tensors: Vec<_> = states.iter().map(|s| (&s.name, &s.slice, [&s.value, &s.m, &s.v])).collect();
-        if !tensors.is_empty() {
-            let names: Vec<[String; 2]> = states.iter().map(|s| [adam_m(&s.name), adam_v(&s.name)]).collect();
-            let shard =
-                tensors.iter().zip(&names).flat_map(|((name, slice, [value, m, v]), [name_m, name_v])| {
-                    [(*name, *value), (name_m, *m), (name_v, *v)].map(|(name, values)| ShardTensor {
-                        name,
-                        slice,
-                        values,
-                    })
-                });
-            writer.write_shard(communicator.rank(), &shard.collect::<Vec<_>>())?;
-        }
+        writer.write_states(communicator.rank(), &rank.export()?)?;
         communicator.barrier(&world)?;
         if first {
             writer.finish(meta(config, rank.steps(), rank.scaler().map(|scaler| scaler.state())), 1)?;
@@ -206,39 +191,22 @@ impl One<'_> {
     }
 }
 
-/// Every parameter, whole.
-fn state_slices(config: &RunConfig, state: &HostState) -> Vec<(String, model::Slice)> {
+/// A whole state as one rank would export it.
+fn states(config: &RunConfig, state: &HostState) -> Vec<TensorState> {
     let parameters = model::Shard::whole(&config.model).parameters(&config.model);
-    let of = |p: model::Parameter| (p.name, p.slice);
-    parameters.into_iter().map(of).filter(|(name, _)| state.contains_key(name)).collect()
-}
-
-fn save<'a>(
-    writer: &Writer,
-    index: usize,
-    tensors: impl Iterator<Item = (&'a String, &'a model::Slice, &'a [Vec<f32>; 3])>,
-) -> Result<()> {
-    let named: Vec<_> = tensors
-        .flat_map(|(name, slice, [value, m, v])| {
-            [(name.clone(), slice, value), (adam_m(name), slice, m), (adam_v(name), slice, v)]
-        })
-        .collect();
-    let shard = named.iter().map(|(name, slice, values)| ShardTensor { name, slice, values });
-    Ok(writer.write_shard(index, &shard.collect::<Vec<_>>())?)
+    let of = |p: model::Parameter| {
+        let [value, m, v] = state.get(&p.name)?.clone();
+        Some(TensorState { name: p.name, slice: p.slice, value, m, v })
+    };
+    parameters.into_iter().filter_map(of).collect()
 }
 
 /// The newest checkpoint of a run directory, whole.
 fn load(config: &RunConfig, dir: &Path) -> Result<(HostState, Meta)> {
     let (reader, _) = Reader::newest_good(dir)?;
     let parameters = model::Shard::whole(&config.model).parameters(&config.model);
-    let read = |p: model::Parameter| -> Result<_> {
-        let tensors = [
-            reader.read(&p.name, &p.slice)?,
-            reader.read(&adam_m(&p.name), &p.slice)?,
-            reader.read(&adam_v(&p.name), &p.slice)?,
-        ];
-        Ok((p.name, tensors))
-    };
+    let read =
+        |p: model::Parameter| -> Result<_> { Ok((p.name.clone(), reader.read_state(&p.name, &p.slice)?)) };
     let state = parameters.into_iter().map(read).collect::<Result<_>>()?;
     Ok((state, reader.meta().clone()))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use backend::{Backend, Communicator, Group, GroupKind};
 
-use crate::checkpoint::{Meta, Reader, ShardTensor, Writer, adam_m, adam_v};
+use crate::checkpoint::{Meta, Reader, Writer};
 use crate::config::RunConfig;
 use crate::engine::{AdamWSettings, Rank, RankConfig, Samples, StepPlan};
 use crate::ledger::Recorded;
@@ -144,10 +144,7 @@ impl Session<'_> {
         if let Some(reader) = self.resume {
             let meta = reader.meta();
             position = Position { step: reader.step(), scheduled_tokens: meta.scheduled_tokens };
-            rank.import(meta.updates, |name, slice| -> Result<_> {
-                let [m, v] = [adam_m(name), adam_v(name)];
-                Ok([reader.read(name, slice)?, reader.read(&m, slice)?, reader.read(&v, slice)?])
-            })?;
+            rank.import(meta.updates, |name, slice| -> Result<_> { Ok(reader.read_state(name, slice)?) })?;
             if let (Some(scaler), Some(state)) = (rank.scaler(), meta.loss_scale) {
                 scaler.restore(state);
             }
@@ -233,17 +230,7 @@ impl Session<'_> {
             return Err(Error::other("a checkpoint was begun by no rank"));
         };
 
-        let states = rank.export()?;
-        let moments: Vec<[String; 2]> = states.iter().map(|s| [adam_m(&s.name), adam_v(&s.name)]).collect();
-        let mut tensors = Vec::with_capacity(3 * states.len());
-        for (state, [m, v]) in states.iter().zip(&moments) {
-            for (name, values) in [(&state.name, &state.value), (m, &state.m), (v, &state.v)] {
-                tensors.push(ShardTensor { name, slice: &state.slice, values });
-            }
-        }
-        if !tensors.is_empty() {
-            writer.write_shard(communicator.rank(), &tensors)?;
-        }
+        writer.write_states(communicator.rank(), &rank.export()?)?;
         communicator.barrier(&world)?;
         if first_rank {
             shared().take();

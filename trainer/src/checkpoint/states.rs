@@ -1,0 +1,35 @@
+//! What ranks hold, as tensors of a checkpoint: each parameter with Adam's two moments.
+
+use model::Slice;
+
+use super::{CheckpointError, Reader, ShardTensor, Writer, adam_m, adam_v};
+use crate::engine::TensorState;
+
+impl Writer {
+    /// Writes what a rank exports as its shard; no shard for nothing.
+    ///
+    /// # Errors
+    /// As [`write_shard`](Self::write_shard).
+    pub fn write_states(&self, index: usize, states: &[TensorState]) -> Result<(), CheckpointError> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        let moments: Vec<[String; 2]> = states.iter().map(|s| [adam_m(&s.name), adam_v(&s.name)]).collect();
+        let tensors =
+            states.iter().zip(&moments).flat_map(|(state, [m, v])| {
+                [(&state.name, &state.value), (m, &state.m), (v, &state.v)]
+                    .map(|(name, values)| ShardTensor { name, slice: &state.slice, values })
+            });
+        self.write_shard(index, &tensors.collect::<Vec<_>>())
+    }
+}
+
+impl Reader {
+    /// A slice of a parameter and of both of its moments.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_state(&self, name: &str, slice: &Slice) -> Result<[Vec<f32>; 3], CheckpointError> {
+        Ok([self.read(name, slice)?, self.read(&adam_m(name), slice)?, self.read(&adam_v(name), slice)?])
+    }
+}
