@@ -89,7 +89,7 @@ pub enum Lane {
 ///
 /// Every rank of a group makes the same calls in the same order; a call that another rank contradicts fails on all of them. Calls are ordered with the
 /// operations of the rank's own backend: what was enqueued before is what is sent. No call waits longer than the communicator's timeout, and once a rank
-/// has failed every other one's calls fail with [`Error::PeerFailed`](crate::Error::PeerFailed).
+/// has failed every other one's calls fail with [`Error::PeerFailed`].
 pub trait Communicator<B: Buffer>: Send + Sync {
     /// This rank.
     fn rank(&self) -> usize;
@@ -106,7 +106,7 @@ pub trait Communicator<B: Buffer>: Send + Sync {
     /// `dst = part i of the sum over ranks of src`, on the rank at place i; `src` is as long as all `dst` together.
     ///
     /// # Errors
-    /// As [`all_reduce`](Self::all_reduce); [`Error::Shape`](crate::Error::Shape) if the lengths do not fit.
+    /// As [`all_reduce`](Self::all_reduce); [`Error::Shape`] if the lengths do not fit.
     fn reduce_scatter(&self, group: &Group, src: View<'_, B>, dst: View<'_, B>) -> Result<()>;
 
     /// `dst = the ranks' src, one after the other in the order of the group`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use model::GptConfig;
 
-use super::{RunConfig, defaults, file, lengths, unknown};
+use super::{Mode, RunConfig, defaults, file, lengths, unknown};
 use crate::reduce::reduce;
 use crate::schedule::Schedule;
 use crate::{Error, Result};
@@ -106,7 +106,8 @@ impl RunConfig {
     ///
     /// Without a value of its own, `model.ffn_hidden` stays 4h and `model.init_std` keeps the preset's rule when `model.hidden` is set;
     /// `model.vocab` is the padded size of a `data.tokenizer` that is set, and is padded up to a multiple of `parallel.tensor`; `train.seq_len` is
-    /// `model.seq_len`; `parallel.virtual_stages` is 2 where `parallel.schedule` is set to interleaved. A length set in steps is as many tokens as those
+    /// `model.seq_len`; `parallel.virtual_stages` is 2 where `parallel.schedule` is set to interleaved;
+    /// `numerics.chunks` is the largest of 8, 4, 2 that the model allows where `numerics.mode` is invariant. A length set in steps is as many tokens as those
     /// steps take; where both are set the later one counts, and in a file the tokens. The run's length stays the preset's in tokens with any batch;
     /// where it is set, warm-up and decay keep their share of it.
     ///
@@ -189,6 +190,12 @@ impl RunConfig {
         let interleaved = self.parallel.schedule == Schedule::Interleaved;
         if interleaved && self.parallel.virtual_stages < 2 && !set("parallel.virtual_stages") {
             self.parallel.virtual_stages = 2;
+        }
+        if self.numerics.mode == Mode::Invariant && !set("numerics.chunks") {
+            let tokens = self.train.micro_batch.saturating_mul(self.train.seq_len);
+            let cut = [self.model.heads, self.model.ffn_hidden, self.model.vocab, tokens];
+            let fits = |chunks: &usize| cut.iter().all(|size| size.is_multiple_of(*chunks));
+            self.numerics.chunks = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
         }
     }
 }
@@ -306,6 +313,15 @@ mod tests {
         let gpt2 = resolve(&["data.tokenizer=gpt2"]).unwrap();
         assert_eq!((gpt2.data.tokenizer, gpt2.model.vocab), (Tokenizer::Gpt2, 50_432));
         assert_eq!(resolve(&["preset=gpt2", "parallel.tensor=4"]).unwrap().model.vocab, 50_304);
+    }
+
+    #[test]
+    fn invariant_numerics_take_the_chunks_that_fit() {
+        let chunks =
+            |sets: &[&str]| resolve(&[&["numerics.mode=invariant"], sets].concat()).unwrap().numerics.chunks;
+        assert_eq!(chunks(&[]), 4, "laptop has four heads");
+        assert_eq!(chunks(&["model.heads=16"]), 8);
+        assert_eq!(chunks(&["numerics.chunks=2"]), 2);
     }
 
     #[test]
