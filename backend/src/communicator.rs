@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Buffer, Error, Result, View};
+use crate::{Buffer, DType, Error, Result, View};
 
 /// Which cut of the cluster a group belongs to: names it in errors and timelines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +126,16 @@ pub trait Communicator<B: Buffer>: Send + Sync {
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
     fn send(&self, to: usize, lane: Lane, data: View<'_, B>) -> Result<()>;
+
+    /// Makes room for `messages` of `len` elements on their way to a world rank at once, beside what was reserved before, so that sending them asks for no more
+    /// memory. A hint: by default nothing is kept.
+    ///
+    /// # Errors
+    /// A backend's own.
+    fn reserve(&self, to: usize, messages: usize, dtype: DType, len: usize) -> Result<()> {
+        let _ = (to, messages, dtype, len);
+        Ok(())
+    }
 
     /// Receives the oldest message that world rank `from` has sent here on that lane.
     ///

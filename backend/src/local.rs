@@ -278,6 +278,13 @@ impl<B: Backend> Communicator<B::Buffer> for LocalCommunicator<B> {
         self.world.rendezvous.post(call, to, lane, Message { staged, shape: data.shape() })
     }
 
+    fn reserve(&self, to: usize, messages: usize, dtype: DType, len: usize) -> Result<()> {
+        let new = (0..messages).map(|_| self.backend.alloc(Class::Workspace, dtype, Shape::new(&[len])));
+        let new = new.collect::<Result<Vec<_>>>()?;
+        self.staging().entry((self.rank, to, dtype, len)).or_default().extend(new);
+        Ok(())
+    }
+
     fn recv(&self, from: usize, lane: Lane, data: View<'_, B::Buffer>) -> Result<()> {
         let group = self.pair(from);
         let call = Call { op: "recv", group: &group, rank: self.rank };

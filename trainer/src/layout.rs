@@ -69,8 +69,8 @@ pub enum LayoutError {
     },
     /// The layers of the stages, as listed, are not the model's.
     #[error(
-        "parallel.layers = {given:?} must list the layers of each of the {stages} (virtual) stages, at least 1 each and {layers} in all; it lists \
-         {} stages of {} layers", given.len(), given.iter().sum::<usize>()
+        "parallel.layers = {given:?} must list the layers of each of the {stages} (virtual) stages, {layers} in all and 0 only in the first or the last; it \
+         lists {} stages of {} layers", given.len(), given.iter().sum::<usize>()
     )]
     Layers {
         /// As listed.
@@ -235,7 +235,8 @@ impl fmt::Display for Layout {
     }
 }
 
-/// The layers of virtual stage `stage` of `stages`: as `given` lists them, or equal shares.
+/// The layers of virtual stage `stage` of `stages`: as `given` lists them, or equal shares. The first stage, which has the embedding, and the last, which
+/// has the logits, may have none.
 ///
 /// # Errors
 /// [`LayoutError::MoreStagesThanLayers`], [`LayoutError::Layers`].
@@ -246,7 +247,8 @@ pub fn virtual_stage_layers(
     stage: usize,
 ) -> Result<Range<usize>, LayoutError> {
     let Some(given) = given else { return stage_layers(layers, stages, stage) };
-    if given.len() != stages || given.contains(&0) || given.iter().sum::<usize>() != layers {
+    let idle = given.len() > 2 && given[1..given.len() - 1].contains(&0);
+    if given.len() != stages || idle || given.iter().sum::<usize>() != layers {
         return Err(LayoutError::Layers { given: given.to_vec(), stages, layers });
     }
     let start = given[..stage].iter().sum();
@@ -349,6 +351,8 @@ mod tests {
         assert_eq!([0, 1, 2].map(of), [0..1, 1..3, 3..6]);
         let error = virtual_stage_layers(6, Some(&[1, 2]), 3, 0).unwrap_err().to_string();
         assert!(error.contains("[1, 2]") && error.contains("2 stages of 3 layers"), "{error}");
+        assert_eq!(virtual_stage_layers(3, Some(&[2, 1, 0]), 3, 2).unwrap(), 3..3);
+        assert!(virtual_stage_layers(3, Some(&[2, 0, 1]), 3, 2).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use backend::{Buffer, Communicator, Group, Lane, ReduceOp, Result, View};
+use backend::{Buffer, Communicator, DType, Group, Lane, ReduceOp, Result, View};
 use serde::Serialize;
 
 use crate::metrics::replace;
@@ -156,6 +156,10 @@ impl<B: Buffer> Communicator<B> for Recorded<'_, B> {
         self.call(("send", "pipeline", Category::Send), &[to], data.bytes(), || {
             self.inner.send(to, lane, data)
         })
+    }
+
+    fn reserve(&self, to: usize, messages: usize, dtype: DType, len: usize) -> Result<()> {
+        self.inner.reserve(to, messages, dtype, len)
     }
 
     fn recv(&self, from: usize, lane: Lane, data: View<'_, B>) -> Result<()> {

@@ -58,7 +58,7 @@ impl RunConfig {
         self.train.micro_batch.saturating_mul(self.train.seq_len)
     }
 
-    /// Every virtual stage has a layer, and the list of layers is as long as the stages are many.
+    /// Every virtual stage has work, and the list of layers is as long as the stages are many.
     fn validate_stages(&self, layout: &Layout) -> Result<()> {
         let (stages, chunks, layers) = (layout.pp(), self.parallel.virtual_stages, self.model.layers);
         let virtual_stages = stages.saturating_mul(chunks);
@@ -75,7 +75,7 @@ impl RunConfig {
         }
         let refuse = |what: String| {
             Err(Error::user(format!("parallel.layers = {list:?} {what}")).remedy(format!(
-                "give {virtual_stages} numbers of at least 1 that add up to {layers}, or [] for equal shares"
+                "give {virtual_stages} numbers that add up to {layers}, 0 only as the first or the last, or [] for equal shares"
             )))
         };
         if list.len() != virtual_stages {
@@ -84,8 +84,8 @@ impl RunConfig {
                 "has {entries} entries, and parallel.pipeline x parallel.virtual_stages = {virtual_stages}"
             ));
         }
-        if list.contains(&0) {
-            return refuse("leaves a stage without a layer".into());
+        if list.len() > 2 && list[1..list.len() - 1].contains(&0) {
+            return refuse("leaves a stage without work: only the first (embedding) and the last (logits) may have no layer".into());
         }
         match list.iter().try_fold(0usize, |sum, n| sum.checked_add(*n)) {
             Some(sum) if sum == layers => Ok(()),
@@ -223,7 +223,7 @@ mod tests {
                 "parallel.recompute = selective does not",
             ),
             ("parallel.layers=[1,1,2]", "has 3 entries, and parallel.pipeline x parallel.virtual_stages = 2"),
-            ("parallel.layers=[4,0]", "leaves a stage without a layer"),
+            ("parallel.pipeline=3 parallel.layers=[2,0,2]", "leaves a stage without work"),
             ("parallel.layers=[1,2]", "adds up to 3, and model.layers = 4"),
             (
                 "parallel.sequence_parallel=true train.micro_batch=1 train.seq_len=255",

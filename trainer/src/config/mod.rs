@@ -76,7 +76,7 @@ pub struct Parallel {
     pub schedule: Schedule,
     /// Model chunks a stage; 1 unless the schedule is interleaved.
     pub virtual_stages: usize,
-    /// Layers of each virtual stage, first to last; none shares them equally.
+    /// Layers of each virtual stage, first to last; the first, which has the embedding, and the last, which has the logits, may have 0. None shares them equally.
     pub layers: Vec<usize>,
     /// Whether the tensor group shares out the tokens between its matrix products.
     pub sequence_parallel: bool,

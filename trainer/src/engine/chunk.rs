@@ -115,6 +115,14 @@ impl<'a, B: Backend> ModelChunk<'a, B> {
         }
     }
 
+    /// Whether it hands something on in this direction.
+    pub fn sends(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Forward => self.neighbours.next.is_some(),
+            Lane::Backward => self.neighbours.previous.is_some(),
+        }
+    }
+
     /// Hands on the output of the last forward; nothing on the last stage.
     ///
     /// # Errors
@@ -146,6 +154,20 @@ impl<'a, B: Backend> ModelChunk<'a, B> {
             Some(rank) => self.send(rank, Lane::Backward, self.stage.gradient()),
             None => Ok(()),
         }
+    }
+
+    /// Makes room for the messages that may be on their way from here at once: by direction, as the schedule has them.
+    ///
+    /// # Errors
+    /// Those of the communicator.
+    pub fn reserve(&self, lane: Lane, messages: usize) -> Result<()> {
+        let (to, data) = match lane {
+            Lane::Forward => (self.neighbours.next, self.stage.output()),
+            Lane::Backward => (self.neighbours.previous, self.stage.gradient()),
+        };
+        let Some(to) = to else { return Ok(()) };
+        let data = if self.scattered { self.part(data)? } else { data };
+        self.communicator.reserve(to, messages, data.dtype(), data.len())
     }
 
     /// All tensor ranks have the same to send: each sends its part (NAR, section 4.1).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use backend::ops::Scratch as Need;
-use backend::{Backend, Communicator, Group, GroupKind, ReduceOp, Result};
+use backend::{Backend, Communicator, Error, Group, GroupKind, Lane, ReduceOp, Result};
 use model::layers::Scratch;
 use model::store::BLOCK;
 use model::{Microbatch, Shard, Slice};
@@ -19,7 +19,7 @@ use super::totals::{Tally, Totals};
 use super::{Samples, unreadable};
 use crate::layout::Coordinates;
 use crate::options::{Numerics, Precision};
-use crate::schedule::{Instruction, Schedule, Unit};
+use crate::schedule::{Instruction, Schedule, ScheduleError, Unit};
 use crate::timeline::{Args, Category, Recorder};
 
 /// Writes down an instruction that is done. Messages write themselves down.
@@ -39,6 +39,12 @@ fn record(recorder: &Recorder, instruction: Instruction, begin: Instant) {
         ..Args::default()
     };
     recorder.span(category, name, begin, Instant::now(), args);
+}
+
+/// The backend's words for lists of instructions that do not fit together.
+fn misfit(error: ScheduleError) -> Error {
+    let value = error.to_string();
+    Error::Argument { op: "schedule", name: "instructions", value, range: "lists that fit together" }
 }
 
 /// One rank of the world.
@@ -129,6 +135,14 @@ impl<'a, B: Backend> Rank<'a, B> {
             ModelChunk::new(backend, communicator, tensor, neighbours, &chunk_config, program, scratch)
         };
         let chunks: Vec<ModelChunk<'a, B>> = shards.iter().enumerate().map(chunk).collect::<Result<_>>()?;
+
+        // The chunks of a rank share the lanes to its neighbours.
+        for (lane, step) in [(Lane::Forward, 1), (Lane::Backward, pipeline.stages - 1)] {
+            let Some(chunk) = chunks.iter().find(|chunk| chunk.sends(lane)) else { continue };
+            let queued = pipeline.queued((at.pp + step) % pipeline.stages).map_err(misfit)?;
+            let messages = if lane == Lane::Forward { queued.forward } else { queued.backward };
+            chunk.reserve(lane, messages)?;
+        }
 
         // A tree over microbatches is whole behind the last one only; a sharded reduction is one; a split backward ends with weights.
         let fused = execution.schedule != Schedule::ZbH1;
@@ -338,7 +352,7 @@ impl<'a, B: Backend> Rank<'a, B> {
     ///
     /// # Errors
     /// Those of the backend and of `load`.
-    pub fn import<E: From<backend::Error>>(
+    pub fn import<E: From<Error>>(
         &mut self,
         steps: u64,
         load: impl Fn(&str, &Slice) -> std::result::Result<[Vec<f32>; 3], E>,

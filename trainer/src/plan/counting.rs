@@ -2,7 +2,7 @@
 //!
 //! A plan builds a rank's real objects on it, and so has the bytes of the very buffers that training would have, of a model of any size.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backend::ops::{
     AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BlockSquares, Cast,
@@ -124,7 +124,11 @@ impl Backend for Counting {
 }
 
 /// One rank of a world that is not there.
-pub struct Alone {
+pub struct Alone<'a> {
+    /// Counts its messages' memory.
+    pub backend: &'a Counting,
+    /// That memory.
+    pub reserved: Mutex<Vec<Tensor<Line>>>,
     /// The rank.
     pub rank: usize,
     /// Ranks that there would be.
@@ -136,7 +140,7 @@ fn nobody<T>(op: &'static str) -> Result<T> {
     Err(Error::Unsupported { op, what: "a plan has one rank".into() })
 }
 
-impl Communicator<Line> for Alone {
+impl Communicator<Line> for Alone<'_> {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -163,6 +167,14 @@ impl Communicator<Line> for Alone {
 
     fn send(&self, _: usize, _: Lane, _: View<'_, Line>) -> Result<()> {
         nobody("send")
+    }
+
+    fn reserve(&self, _: usize, messages: usize, dtype: DType, len: usize) -> Result<()> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..messages {
+            reserved.push(self.backend.alloc(Class::Workspace, dtype, Shape::new(&[len]))?);
+        }
+        Ok(())
     }
 
     fn recv(&self, _: usize, _: Lane, _: View<'_, Line>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What each rank holds: the buffers of its model chunks, counted by a [`Counting`].
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use backend::{Backend, Class};
 use model::Shard;
@@ -57,7 +58,12 @@ pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
 fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
     let counting = Counting::default();
     let at = Coordinates { tp: 0, dp: 0, pp: stage };
-    let alone = Alone { rank: config.layout.rank_of(at), world_size: config.layout.world_size() };
+    let alone = Alone {
+        backend: &counting,
+        reserved: Mutex::default(),
+        rank: config.layout.rank_of(at),
+        world_size: config.layout.world_size(),
+    };
     let rank = Rank::allocate(&counting, &alone, config.clone())?;
     let shards: Vec<&Shard> = rank.chunks().iter().map(|chunk| chunk.stage.shard()).collect();
 

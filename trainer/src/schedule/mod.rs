@@ -26,7 +26,7 @@ mod simulate;
 mod tests;
 mod zb_h1;
 
-pub use simulate::{Costs, ScheduleError, Span, Timeline, Work, simulate};
+pub use simulate::{Costs, Queued, ScheduleError, Span, Timeline, Work, simulate};
 
 use serde::{Deserialize, Serialize};
 
@@ -225,6 +225,14 @@ impl Pipeline {
     /// The instructions of all stages, first to last.
     pub fn all_instructions(&self) -> Vec<Vec<Instruction>> {
         (0..self.stages).map(|stage| self.instructions(stage)).collect()
+    }
+
+    /// The most messages that are on their way into a stage at once, whatever the stages' speeds.
+    ///
+    /// # Errors
+    /// [`ScheduleError`], for lists that do not fit together.
+    pub fn queued(&self, stage: usize) -> Result<Queued, ScheduleError> {
+        simulate::queued(self, &self.all_instructions(), stage)
     }
 
     /// Work, its input's receive before it and its result's send behind it; the ends of the pipeline lack what they have no neighbour for.

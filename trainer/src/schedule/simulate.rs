@@ -47,6 +47,15 @@ pub struct Span {
     pub end: f64,
 }
 
+/// Messages on their way into a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// Activations, from the stage before.
+    pub forward: usize,
+    /// Gradients, from the stage after.
+    pub backward: usize,
+}
+
 /// When each stage does what. Messages take no time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
@@ -54,9 +63,6 @@ pub struct Timeline {
     pub stages: Vec<Vec<Span>>,
     /// When the last stage ends.
     pub makespan: f64,
-    /// The most messages in one lane, sent and not yet received, when every stage in turn runs as far ahead as its receives let it. With this module's
-    /// schedules no stage's speed makes it more: it is what a transport has to buffer.
-    pub max_queued: usize,
 }
 
 impl Timeline {
@@ -81,30 +87,48 @@ pub fn simulate(
 ) -> Result<Timeline, ScheduleError> {
     assert_eq!(lists.len(), pipeline.stages, "a list a stage");
     let mut machine = Machine::new(pipeline, costs);
+    while run_ahead(&mut machine, lists, None)? {}
+    machine.finish(lists).map(|(timeline, _)| timeline)
+}
+
+/// The most messages that are on their way into a stage at once, sent and not yet received: what has to be buffered. They queue most where the stage moves
+/// only when nobody else can.
+///
+/// # Errors
+/// [`ScheduleError`], the first that is met.
+///
+/// # Panics
+/// If there are not as many lists as stages.
+pub fn queued(
+    pipeline: &Pipeline,
+    lists: &[Vec<Instruction>],
+    stage: usize,
+) -> Result<Queued, ScheduleError> {
+    assert_eq!(lists.len(), pipeline.stages, "a list a stage");
+    let costs = Costs { forward: 1.0, backward_input: 1.0, backward_weight: 1.0 };
+    let mut machine = Machine::new(pipeline, costs);
     loop {
-        let mut moved = false;
-        // Each stage in turn as far as its receives let it, which is as far ahead of its neighbour as it can be: `max_queued` relies on this.
-        for (stage, list) in lists.iter().enumerate() {
-            while let Some(&instruction) = list.get(machine.stages[stage].next) {
-                if !machine.execute(stage, instruction)? {
-                    break;
-                }
-                machine.stages[stage].next += 1;
-                moved = true;
-            }
-        }
-        if !moved {
+        while run_ahead(&mut machine, lists, Some(stage))? {}
+        if !machine.advance(stage, &lists[stage])? {
             break;
         }
     }
-    let next = |(stage, list): (usize, &Vec<Instruction>)| {
-        list.get(machine.stages[stage].next).map(|&instruction| (stage, instruction))
-    };
-    let waiting: Vec<_> = lists.iter().enumerate().filter_map(next).collect();
-    if !waiting.is_empty() {
-        return Err(ScheduleError::Deadlock { waiting });
+    machine.finish(lists).map(|(_, queued)| queued[stage])
+}
+
+/// Lets each stage in turn, but for one, go as far as its receives let it; false if none moved.
+fn run_ahead(
+    machine: &mut Machine<'_>,
+    lists: &[Vec<Instruction>],
+    but: Option<usize>,
+) -> Result<bool, ScheduleError> {
+    let mut moved = false;
+    for (stage, list) in lists.iter().enumerate().filter(|(stage, _)| Some(*stage) != but) {
+        while machine.advance(stage, list)? {
+            moved = true;
+        }
     }
-    machine.finish()
+    Ok(moved)
 }
 
 /// How far a unit is; each step needs the one before, but that the ends of the pipeline lack the messages that they have no neighbour for.
@@ -147,7 +171,7 @@ struct Machine<'a> {
     forward: Vec<Lane>,
     /// `backward[r]`: from the stage after `r`, which for the last is the first.
     backward: Vec<Lane>,
-    max_queued: usize,
+    queued: Vec<Queued>,
 }
 
 impl<'a> Machine<'a> {
@@ -162,8 +186,16 @@ impl<'a> Machine<'a> {
             stages: (0..count).map(|_| stage()).collect(),
             forward: vec![Lane::new(); count],
             backward: vec![Lane::new(); count],
-            max_queued: 0,
+            queued: vec![Queued::default(); count],
         }
+    }
+
+    /// Executes a stage's next instruction; false if it has to wait, or there is none.
+    fn advance(&mut self, stage: usize, list: &[Instruction]) -> Result<bool, ScheduleError> {
+        let Some(&instruction) = list.get(self.stages[stage].next) else { return Ok(false) };
+        let done = self.execute(stage, instruction)?;
+        self.stages[stage].next += usize::from(done);
+        Ok(done)
     }
 
     /// Executes one instruction; false if it has to wait.
@@ -249,9 +281,13 @@ impl<'a> Machine<'a> {
     }
 
     fn send(&mut self, forward: bool, stage: usize, (to, chunk): (usize, usize), unit: Unit) {
-        let lane = if forward { &mut self.forward[to] } else { &mut self.backward[to] };
+        let Queued { forward: activations, backward: gradients } = &mut self.queued[to];
+        let (lane, most) = match forward {
+            true => (&mut self.forward[to], activations),
+            false => (&mut self.backward[to], gradients),
+        };
         lane.push_back((Unit { chunk, ..unit }, self.stages[stage].clock));
-        self.max_queued = self.max_queued.max(lane.len());
+        *most = lane.len().max(*most);
     }
 
     fn work(&mut self, stage: usize, work: Work, unit: Unit) {
@@ -287,7 +323,14 @@ impl<'a> Machine<'a> {
     }
 
     /// Nothing may be left over.
-    fn finish(self) -> Result<Timeline, ScheduleError> {
+    fn finish(self, lists: &[Vec<Instruction>]) -> Result<(Timeline, Vec<Queued>), ScheduleError> {
+        let next = |(stage, list): (usize, &Vec<Instruction>)| {
+            list.get(self.stages[stage].next).map(|&instruction| (stage, instruction))
+        };
+        let waiting: Vec<_> = lists.iter().enumerate().filter_map(next).collect();
+        if !waiting.is_empty() {
+            return Err(ScheduleError::Deadlock { waiting });
+        }
         let count = self.stages.len();
         for to in 0..count {
             let (before, after) = ((to + count - 1) % count, (to + 1) % count);
@@ -300,7 +343,7 @@ impl<'a> Machine<'a> {
         (0..count).try_for_each(|stage| self.check_finished(stage))?;
         let makespan = self.stages.iter().map(|stage| stage.clock).fold(0.0, f64::max);
         let stages = self.stages.into_iter().map(|stage| stage.spans).collect();
-        Ok(Timeline { stages, makespan, max_queued: self.max_queued })
+        Ok((Timeline { stages, makespan }, self.queued))
     }
 }
 
