@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backend::philox::Stream;
-use backend::process::{Channel, Interrupted, Launch, ProcessCommunicator, TcpTransport, Transport};
+use backend::process::{Channel, Interrupted, Launch, ProcessCommunicator, TcpTransport, Track, Transport};
 use backend::{Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Tensor};
 use backend_cpu::{CpuBackend, CpuBuffer};
 
@@ -299,6 +299,31 @@ fn silent_ranks_are_named() {
     assert_eq!(errors, [Some(expected), None]);
 }
 
+/// One rank is in its data group's collective before it comes to the tensor group's, and the other the other way round: neither waits for the other.
+#[test]
+fn the_data_group_has_a_track_of_its_own() {
+    let sums = communicators(2, PATIENCE, |comm| {
+        let sum = |kind, value: f32| {
+            let data = put(comm.backend(), DType::F32, &value.to_ne_bytes());
+            comm.all_reduce(&Group::new(kind, [0, 1]), ReduceOp::Sum, data.view())?;
+            Ok::<_, Error>(f32::from_ne_bytes(get(comm.backend(), &data).try_into().unwrap()))
+        };
+        std::thread::scope(|scope| {
+            let data = || scope.spawn(|| sum(GroupKind::Data, 1.0));
+            if comm.rank() == 0 {
+                let data = data();
+                std::thread::sleep(Duration::from_millis(100));
+                let tensor = sum(GroupKind::Tensor, 10.0).unwrap();
+                (data.join().unwrap().unwrap(), tensor)
+            } else {
+                let tensor = sum(GroupKind::Tensor, 20.0).unwrap();
+                (data().join().unwrap().unwrap(), tensor)
+            }
+        })
+    });
+    assert_eq!(sums, [(2.0, 30.0); 2]);
+}
+
 /// Three ranks of which the last one calls something else: nobody hangs, nobody gets numbers, and the error says what was called.
 fn contradiction(
     usual: impl Fn(&Rank) -> Result<()> + Sync,
@@ -338,7 +363,7 @@ fn calls_that_contradict_are_found() {
     let usual = reduce(30_000, sum, world, DType::F32);
     contradiction(usual, reduce(30, sum, world, DType::F32), ["f32[30000]", "f32[30]"]);
     contradiction(usual, reduce(30_000, ReduceOp::Max, world, DType::F32), ["(Sum)", "(Max)"]);
-    contradiction(usual, reduce(30_000, sum, GroupKind::Data, DType::F32), ["world group", "data group"]);
+    contradiction(usual, reduce(30_000, sum, GroupKind::Tensor, DType::F32), ["world group", "tensor group"]);
     contradiction(usual, reduce(30_000, sum, world, DType::U32), ["f32[30000]", "u32[30000]"]);
     let reversed = move |comm: &Rank| {
         let memory = data(comm, DType::F32, 30_000);
@@ -404,15 +429,15 @@ fn sending_never_waits_for_the_receiver() {
     ranks(2, PATIENCE, |transport| {
         let transport = transport.unwrap();
         let peer = 1 - transport.rank();
-        let nothing = transport.recv(peer, Channel::Second, Duration::from_millis(10));
+        let nothing = transport.recv(peer, Channel::Second(Track::Main), Duration::from_millis(10));
         assert_eq!(nothing, Err(Interrupted::Silence));
         let start = Instant::now();
         for _ in 0..4 {
-            transport.send(peer, Channel::First, Arc::clone(&message)).unwrap();
+            transport.send(peer, Channel::First(Track::Main), Arc::clone(&message)).unwrap();
         }
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         for _ in 0..4 {
-            assert!(transport.recv(peer, Channel::First, PATIENCE).unwrap() == *message);
+            assert!(transport.recv(peer, Channel::First(Track::Main), PATIENCE).unwrap() == *message);
         }
     });
 }

@@ -89,7 +89,7 @@ pub enum Lane {
 ///
 /// Every rank of a group makes the same calls in the same order; a call that another rank contradicts fails on all of them. Calls are ordered with the
 /// operations of the rank's own backend: what was enqueued before is what is sent. No call waits longer than the communicator's timeout, and once a rank
-/// has failed every other one's calls fail with [`Error::PeerFailed`].
+/// has failed every other one's calls fail with [`Error::PeerFailed`]. A second thread of a rank may be in the collectives of its data group meanwhile.
 pub trait Communicator<B: Buffer>: Send + Sync {
     /// This rank.
     fn rank(&self) -> usize;
@@ -148,11 +148,6 @@ pub trait Communicator<B: Buffer>: Send + Sync {
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce).
     fn barrier(&self, group: &Group) -> Result<()>;
-
-    /// Whether two threads of this rank may be in collectives of different groups at once.
-    fn concurrent(&self) -> bool {
-        false
-    }
 
     /// Tells the other ranks that this one has failed and why: what they wait for, or call next, returns at once.
     fn fail(&self, cause: &str);

@@ -311,10 +311,6 @@ impl<B: Backend> Communicator<B::Buffer> for LocalCommunicator<B> {
         disagreement(call, &all)
     }
 
-    fn concurrent(&self) -> bool {
-        true
-    }
-
     fn fail(&self, cause: &str) {
         self.world.rendezvous.fail(self.rank, cause);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backend::Lane;
-use backend::process::{Channel, Interrupted, MpiTransport, Transport};
+use backend::process::{Channel, Interrupted, MpiTransport, Track, Transport};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,7 +55,7 @@ fn messages_of_all_lengths() {
     let (rank, world) = (transport.rank(), transport.world_size());
     assert_eq!(world, 4);
     let lengths = [0, 1, 1000, 100_000, 3_000_000, 32 << 20, 70_000_000];
-    let channels = [Channel::First, Channel::Second, Channel::Lane(Lane::Forward)];
+    let channels = [Channel::First(Track::Main), Channel::Second(Track::Data), Channel::Lane(Lane::Forward)];
     let start = Instant::now();
     for (number, len) in lengths.into_iter().enumerate() {
         for to in 0..world {
@@ -86,10 +86,10 @@ fn messages_of_all_lengths() {
     assert_eq!(nothing, Err(Interrupted::Silence));
     // All are here before anybody leaves.
     for other in (0..world).filter(|&other| other != rank) {
-        transport.send(other, Channel::First, Arc::new(vec![])).unwrap();
+        transport.send(other, Channel::First(Track::Main), Arc::new(vec![])).unwrap();
     }
     for other in (0..world).filter(|&other| other != rank) {
-        transport.recv(other, Channel::First, PATIENCE).unwrap();
+        transport.recv(other, Channel::First(Track::Main), PATIENCE).unwrap();
     }
     println!("rank {rank}: all messages came");
 }
@@ -111,7 +111,7 @@ fn a_rank_that_fails_stops_all() {
     if rank == 2 {
         transport.fail("the disk is full");
     }
-    let result = transport.recv((rank + 1) % 4, Channel::First, PATIENCE);
+    let result = transport.recv((rank + 1) % 4, Channel::First(Track::Main), PATIENCE);
     let Err(Interrupted::Failed { rank: peer, cause }) = result else { panic!("{result:?}") };
     transport.fail("because of rank 2");
     assert_eq!(transport.failure(), Some((2, "the disk is full".to_owned())));

@@ -127,7 +127,7 @@ impl Process {
     /// # Errors
     /// Its own; those of the other processes.
     pub fn in_turn<R>(&self, first: impl FnOnce() -> Result<R>) -> Result<R> {
-        use backend::process::{Channel, Interrupted};
+        use backend::process::{Channel, Interrupted, Track};
         let failed = |interrupted: Interrupted| match interrupted {
             Interrupted::Failed { rank, cause } => Error::other(format!("rank {rank} failed: {cause}")),
             Interrupted::Silence => {
@@ -136,12 +136,12 @@ impl Process {
         };
         if self.rank() > 0 {
             let hour = Duration::from_secs(3600);
-            self.transport.recv(0, Channel::First, hour).map_err(failed)?;
+            self.transport.recv(0, Channel::First(Track::Main), hour).map_err(failed)?;
             return self.or_fail(first());
         }
         let result = self.or_fail(first())?;
         for to in 1..self.world_size() {
-            self.transport.send(to, Channel::First, Arc::new(Vec::new())).map_err(failed)?;
+            self.transport.send(to, Channel::First(Track::Main), Arc::new(Vec::new())).map_err(failed)?;
         }
         Ok(result)
     }

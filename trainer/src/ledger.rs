@@ -172,10 +172,6 @@ impl<B: Buffer> Communicator<B> for Recorded<'_, B> {
         self.collective("barrier", group, 0, || self.inner.barrier(group))
     }
 
-    fn concurrent(&self) -> bool {
-        self.inner.concurrent()
-    }
-
     fn fail(&self, cause: &str) {
         self.inner.fail(cause);
     }

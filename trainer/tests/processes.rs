@@ -57,7 +57,7 @@ fn rank(rank: usize, world: usize, port: u16, dir: &Path, more: &[&str]) -> Chil
     }
     let small = "model.layers=2 model.hidden=32 model.heads=4 model.seq_len=32 data.tokenizer=bpe:300 train.micro_batch=1 train.valid_batches=1";
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtnlg"));
-    command.args(["train", "--backend", "cpu", "--steps", "100000"]);
+    command.args(["train", "--backend", "cpu"]);
     small.split_whitespace().for_each(|set| {
         command.args(["--set", set]);
     });
@@ -72,13 +72,40 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// Gradients reduced in buckets while the backward goes on, in processes as in threads.
+#[test]
+fn overlapped_buckets_have_the_threads_losses() {
+    let options =
+        ["--data-parallel", "2", "--pipeline", "1", "--tensor", "2", "--set", "parallel.bucket=1000"];
+    let losses = |processes: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let options = [&options[..], &["--steps", "6"]].concat();
+        let port = free_port();
+        let ranks: Vec<Child> = match processes {
+            true => (0..4).map(|i| rank(i, 4, port, dir.path(), &options)).collect(),
+            false => vec![rank(0, 1, port, dir.path(), &options)],
+        };
+        for child in ranks {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let metrics = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter_map(|line| line["loss"].as_f64()).collect::<Vec<_>>()
+    };
+    let (threads, processes) = (losses(false), losses(true));
+    assert_eq!(threads, processes);
+    assert_eq!(threads.len(), 6);
+}
+
 /// A rank that is killed in the middle: the others stop at once, name it, and leave their ledgers.
 #[test]
 fn a_killed_process_stops_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let mut ranks: Vec<Child> =
-        (0..4).map(|i| rank(i, 4, port, dir.path(), &["--data-parallel", "1"])).collect();
+    let mut ranks: Vec<Child> = (0..4)
+        .map(|i| rank(i, 4, port, dir.path(), &["--data-parallel", "1", "--steps", "100000"]))
+        .collect();
     let metrics = dir.path().join("run/metrics.jsonl");
     let begin = Instant::now();
     while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < 3 {

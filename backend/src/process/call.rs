@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::transport::{Channel, Track};
 use crate::{Group, Result, View};
 
 /// Shares begin at multiples of so many elements: never in the middle of a device's word.
@@ -18,6 +19,16 @@ pub(super) struct Collective<'a> {
 }
 
 impl Collective<'_> {
+    /// On which ranks compare what they call.
+    pub(super) fn first(&self) -> Channel {
+        Channel::First(Track::of(self.group.kind()))
+    }
+
+    /// On which what follows goes.
+    pub(super) fn second(&self) -> Channel {
+        Channel::Second(Track::of(self.group.kind()))
+    }
+
     /// The others' places and ranks.
     pub(super) fn peers(&self) -> impl Iterator<Item = (usize, usize)> {
         self.group.ranks().iter().copied().enumerate().filter(|&(place, _)| place != self.position)

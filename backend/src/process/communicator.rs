@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Collective, GRAIN, describe, lead, message_words, part, pieces, share, split};
 use super::inbox::lock;
-use super::transport::{Channel, Interrupted, Message, Transport};
+use super::transport::{Channel, Interrupted, Message, Track, Transport};
 use crate::communicator::check_parts;
 use crate::{
     Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Shape, Tensor, View,
@@ -25,7 +25,7 @@ const FEW: usize = 32 << 10;
 /// it: that costs more than the copies. Large enough that a device's read-back is worth its wait.
 const PIECE: usize = 1 << 20;
 
-/// Staging memory for what others sent, one tensor a type; it grows to the largest piece and stays.
+/// Staging memory for what others sent, one tensor a type; it grows to the largest piece and stays. Each track has its own.
 type Staging<B> = HashMap<DType, Tensor<B>>;
 
 /// One rank's end of a world of processes. See [`process`](crate::process).
@@ -33,14 +33,14 @@ pub struct ProcessCommunicator<B: Backend> {
     transport: Box<dyn Transport>,
     backend: Arc<B>,
     timeout: Duration,
-    /// Held by the collective in progress.
-    staging: Mutex<Staging<B::Buffer>>,
+    /// By track, held by its collective in progress.
+    staging: [Mutex<Staging<B::Buffer>>; 2],
 }
 
 impl<B: Backend> ProcessCommunicator<B> {
     /// The rank at the end of this transport, on its backend. No wait lasts longer than `timeout`.
     pub fn new(transport: impl Transport, backend: Arc<B>, timeout: Duration) -> Self {
-        Self { transport: Box::new(transport), backend, timeout, staging: Mutex::default() }
+        Self { transport: Box::new(transport), backend, timeout, staging: Default::default() }
     }
 
     /// The rank's backend.
@@ -70,7 +70,7 @@ impl<B: Backend> ProcessCommunicator<B> {
             value: format!("{:?}", group.ranks()),
             range: "a group of this world's ranks that the calling rank belongs to",
         })?;
-        let mut staging = lock(&self.staging);
+        let mut staging = lock(&self.staging[Track::of(group.kind()) as usize]);
         if let Some((rank, cause)) = self.transport.failure() {
             return Err(self.stopped(op, group.kind(), rank, cause));
         }
@@ -193,7 +193,7 @@ impl<B: Backend> ProcessCommunicator<B> {
             let start = stride * (place - usize::from(place > call.position));
             part(staged.view(), &(start..start + len))
         };
-        self.gather(call, Channel::First, |place, payload| self.backend.write(row(place)?, payload))?;
+        self.gather(call, call.first(), |place, payload| self.backend.write(row(place)?, payload))?;
         let input = |place: usize| if place == call.position { Ok(mine) } else { row(place) };
         let inputs = (0..n).map(input).collect::<Result<Vec<_>>>()?;
         self.backend.reduce(op, &inputs, &[out])
@@ -220,7 +220,7 @@ impl<B: Backend> ProcessCommunicator<B> {
         for (place, peer) in call.peers() {
             let theirs = share(piece.len(), place, n);
             let bytes = &host[(theirs.start - start) * size..(theirs.end - start) * size];
-            self.post(call, Channel::First, peer, Arc::new([&call.words, bytes].concat()))?;
+            self.post(call, call.first(), peer, Arc::new([&call.words, bytes].concat()))?;
         }
         Ok(())
     }
@@ -242,9 +242,9 @@ impl<B: Backend> ProcessCommunicator<B> {
                 self.gather_reduced(call, staging, op, mine, mine)?;
                 let frame = self.framed(call, mine)?;
                 for (_, peer) in call.peers() {
-                    self.post(call, Channel::Second, peer, Arc::clone(&frame))?;
+                    self.post(call, call.second(), peer, Arc::clone(&frame))?;
                 }
-                self.gather(call, Channel::Second, |place, payload| {
+                self.gather(call, call.second(), |place, payload| {
                     self.backend.write(part(piece, &share(piece.len(), place, n))?, payload)
                 })
             },
@@ -292,7 +292,7 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
             }
             let frame = self.framed(call, data)?;
             for (_, peer) in call.peers() {
-                self.post(call, Channel::First, peer, Arc::clone(&frame))?;
+                self.post(call, call.first(), peer, Arc::clone(&frame))?;
             }
             self.gather_reduced(call, staging, op, data, data)
         })
@@ -316,7 +316,7 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
                 &pieces(len, PIECE / src.dtype().size() / group.size()),
                 |piece| {
                     for (place, peer) in call.peers() {
-                        self.post(call, Channel::First, peer, self.framed(call, of(place, piece)?)?)?;
+                        self.post(call, call.first(), peer, self.framed(call, of(place, piece)?)?)?;
                     }
                     Ok(())
                 },
@@ -343,10 +343,10 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
                 |piece| {
                     let frame = self.framed(call, part(src, piece)?)?;
                     let mut peers = call.peers();
-                    peers.try_for_each(|(_, peer)| self.post(call, Channel::First, peer, Arc::clone(&frame)))
+                    peers.try_for_each(|(_, peer)| self.post(call, call.first(), peer, Arc::clone(&frame)))
                 },
                 |piece| {
-                    self.gather(call, Channel::First, |place, payload| {
+                    self.gather(call, call.first(), |place, payload| {
                         let range = place * len + piece.start..place * len + piece.end;
                         self.backend.write(part(dst, &range)?, payload)
                     })
@@ -376,10 +376,10 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
                         false => Arc::new(call.words.clone()),
                     };
                     let mut peers = call.peers();
-                    peers.try_for_each(|(_, peer)| self.post(call, Channel::First, peer, Arc::clone(&frame)))
+                    peers.try_for_each(|(_, peer)| self.post(call, call.first(), peer, Arc::clone(&frame)))
                 },
                 |piece| {
-                    self.gather(call, Channel::First, |place, payload| match place == from {
+                    self.gather(call, call.first(), |place, payload| match place == from {
                         true => self.backend.write(part(data, piece)?, payload),
                         false => Ok(()),
                     })
@@ -433,9 +433,9 @@ impl<B: Backend> Communicator<B::Buffer> for ProcessCommunicator<B> {
         self.collective("barrier", group, format_args!(""), |call, _| {
             let frame = Arc::new(call.words.clone());
             for (_, peer) in call.peers() {
-                self.post(call, Channel::First, peer, Arc::clone(&frame))?;
+                self.post(call, call.first(), peer, Arc::clone(&frame))?;
             }
-            self.gather(call, Channel::First, |_, _| Ok(()))
+            self.gather(call, call.first(), |_, _| Ok(()))
         })
     }
 

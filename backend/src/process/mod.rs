@@ -46,4 +46,4 @@ pub use environment::Launch;
 #[cfg(feature = "mpi")]
 pub use mpi::MpiTransport;
 pub use tcp::TcpTransport;
-pub use transport::{Channel, Interrupted, Message, Transport};
+pub use transport::{Channel, Interrupted, Message, Track, Transport};

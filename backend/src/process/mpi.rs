@@ -20,7 +20,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, Destination as _, Source as _};
 
 use super::inbox::{Inbox, lock};
-use super::transport::{Channel, Interrupted, Message, Transport};
+use super::transport::{Channel, Interrupted, Message, Track, Transport};
 use crate::{Error, Result};
 
 /// Longest piece in which a message is sent: MPI counts in 31 bits.
@@ -145,10 +145,12 @@ impl MpiTransport {
         };
         let word = Arc::new(identity.as_bytes().to_vec());
         for peer in self.shared.others() {
-            self.send(peer, Channel::First, Arc::clone(&word)).map_err(|error| failed(error, peer))?;
+            self.send(peer, Channel::First(Track::Main), Arc::clone(&word))
+                .map_err(|error| failed(error, peer))?;
         }
         for peer in self.shared.others() {
-            let theirs = self.recv(peer, Channel::First, timeout).map_err(|error| failed(error, peer))?;
+            let theirs =
+                self.recv(peer, Channel::First(Track::Main), timeout).map_err(|error| failed(error, peer))?;
             if theirs != *word {
                 let (mine, theirs) =
                     (format!("run {identity:?}"), format!("run {:?}", String::from_utf8_lossy(&theirs)));

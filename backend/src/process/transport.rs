@@ -3,31 +3,58 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Lane;
+use crate::{GroupKind, Lane};
+
+/// Which collectives wait for each other. Those of the data group have a track of their own: gradients are reduced while the backward goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Track {
+    /// All others.
+    Main,
+    /// Those of the data group.
+    Data,
+}
+
+impl Track {
+    /// That of a kind of group.
+    pub const fn of(kind: GroupKind) -> Self {
+        match kind {
+            GroupKind::Data => Track::Data,
+            _ => Track::Main,
+        }
+    }
+}
 
 /// A way between two ranks on which messages keep their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// The first exchange of a collective, on which ranks also compare what they call.
-    First,
+    First(Track),
     /// What follows it. A way of its own, so that the first exchange of the next piece may overtake.
-    Second,
+    Second(Track),
     /// Point-to-point messages.
     Lane(Lane),
 }
 
 impl Channel {
     /// All of them; [`index`](Self::index) is the place in here.
-    pub const ALL: [Channel; 4] =
-        [Channel::First, Channel::Second, Channel::Lane(Lane::Forward), Channel::Lane(Lane::Backward)];
+    pub const ALL: [Channel; 6] = [
+        Channel::First(Track::Main),
+        Channel::Second(Track::Main),
+        Channel::First(Track::Data),
+        Channel::Second(Track::Data),
+        Channel::Lane(Lane::Forward),
+        Channel::Lane(Lane::Backward),
+    ];
 
     /// The number that stands for it on the wire.
     pub const fn index(self) -> usize {
         match self {
-            Channel::First => 0,
-            Channel::Second => 1,
-            Channel::Lane(Lane::Forward) => 2,
-            Channel::Lane(Lane::Backward) => 3,
+            Channel::First(Track::Main) => 0,
+            Channel::Second(Track::Main) => 1,
+            Channel::First(Track::Data) => 2,
+            Channel::Second(Track::Data) => 3,
+            Channel::Lane(Lane::Forward) => 4,
+            Channel::Lane(Lane::Backward) => 5,
         }
     }
 }

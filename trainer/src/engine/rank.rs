@@ -150,8 +150,7 @@ impl<'a, B: Backend> Rank<'a, B> {
             && layout.dp() > 1
             && !execution.sharded_optimizer
             && execution.numerics == Numerics::Fast
-            && fused
-            && communicator.concurrent();
+            && fused;
         let bucket = |chunk: &ModelChunk<'a, B>| {
             Buckets::new(chunk.stage.parameters(), chunk.stage.shard().layers.clone(), execution.bucket)
         };

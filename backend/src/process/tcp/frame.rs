@@ -87,11 +87,12 @@ pub(super) fn read(stream: &mut impl Read, number: u64) -> io::Result<Option<(Ki
 mod tests {
     use super::*;
     use crate::Lane;
+    use crate::process::Track;
 
     #[test]
     fn frames_come_back_and_wrong_ones_do_not() {
         let kinds = [
-            Kind::Message(Channel::First),
+            Kind::Message(Channel::First(Track::Data)),
             Kind::Message(Channel::Lane(Lane::Backward)),
             Kind::Failure,
             Kind::Goodbye,
