@@ -32,6 +32,8 @@ pub enum Command {
     Presets(PresetsArgs),
     /// List the devices that a run could use
     Devices,
+    /// Look at checkpoints, and exchange them with other programs
+    Checkpoint(crate::exchange::CheckpointArgs),
     /// Measure this machine
     Bench(BenchArgs),
 }

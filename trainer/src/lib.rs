@@ -11,7 +11,7 @@
 //! These run on one:
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step; [`ledger`]: what it said to the others.
-//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`.
+//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`.
 //!
 //! Over all of them stand
 //!
@@ -25,6 +25,7 @@ pub mod config;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod exchange;
 pub mod generate;
 pub mod launch;
 pub mod layout;

@@ -32,6 +32,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Parity(args) => args.run()?,
         Command::ParityRank(args) => args.run()?,
+        Command::Checkpoint(args) => print(&args.run()?),
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
         Command::Devices => print(&device::table()),
         Command::Bench(BenchArgs { what: Bench::Step(args) }) => {

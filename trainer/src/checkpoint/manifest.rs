@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Meta;
 
 /// Changes with every change of the format that an older reader would misread.
-pub const FORMAT_VERSION: u64 = 2;
+pub const FORMAT_VERSION: u64 = 3;
 
 /// Its name in the checkpoint's directory.
 pub const FILE: &str = "manifest.json";

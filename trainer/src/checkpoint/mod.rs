@@ -13,7 +13,8 @@
 //! * **Refused if damaged.** [`Reader::open`] checks every hash and that every tensor is covered, before anything is used.
 //! * **Older ones stay** until a newer one is in its place; a save that fails leaves nothing behind.
 //!
-//! A parameter `p` has three tensors of its shape: `p`, [`adam_m`]`(p)` and [`adam_v`]`(p)`, all f32.
+//! A parameter `p` has three tensors of its shape: `p`, [`adam_m`]`(p)` and [`adam_v`]`(p)`, all f32. A checkpoint of weights alone lacks all the moments: they
+//! are 0.
 
 #[cfg(test)]
 mod full_disk;
@@ -88,6 +89,8 @@ pub struct TokenizerId {
     pub name: String,
     /// BLAKE3 of what defines it, in hexadecimal.
     pub blake3: String,
+    /// Rows of the vocabulary that stand for tokens; those behind them are padding.
+    pub tokens: usize,
 }
 
 /// Why a checkpoint could not be written or read.

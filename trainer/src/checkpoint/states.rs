@@ -25,11 +25,21 @@ impl Writer {
 }
 
 impl Reader {
-    /// A slice of a parameter and of both of its moments.
+    /// A slice of a parameter and of both of its moments, which are 0 in a checkpoint of weights alone.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_state(&self, name: &str, slice: &Slice) -> Result<[Vec<f32>; 3], CheckpointError> {
-        Ok([self.read(name, slice)?, self.read(&adam_m(name), slice)?, self.read(&adam_v(name), slice)?])
+        let [m, v] = [adam_m(name), adam_v(name)];
+        if self.weights_alone() {
+            return Ok([self.read(name, slice)?, vec![0.0; slice.len()], vec![0.0; slice.len()]]);
+        }
+        Ok([self.read(name, slice)?, self.read(&m, slice)?, self.read(&v, slice)?])
+    }
+
+    /// Whether it holds no moments, as an imported one.
+    pub fn weights_alone(&self) -> bool {
+        let moments = [adam_m(""), adam_v("")];
+        !self.tensors().any(|(name, _)| moments.iter().any(|suffix| name.ends_with(suffix)))
     }
 }

@@ -16,7 +16,7 @@ pub fn meta() -> Meta {
         scheduled_tokens: 4,
         loss_scale: None,
         seed: 1234,
-        tokenizer: TokenizerId { name: "bpe:16".into(), blake3: "00".into() },
+        tokenizer: TokenizerId { name: "bpe:16".into(), blake3: "00".into(), tokens: 16 },
         data: vec!["book 1.0 00".into()],
         layout: "tensor 2 x pipeline 1 x data 1".into(),
     }

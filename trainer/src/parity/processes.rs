@@ -220,7 +220,7 @@ fn meta(config: &RunConfig, updates: u64, loss_scale: Option<(f32, u32, u32)>) -
         scheduled_tokens: 0,
         loss_scale,
         seed: config.train.seed,
-        tokenizer: TokenizerId { name: "random".to_owned(), blake3: String::new() },
+        tokenizer: TokenizerId { name: "random".to_owned(), blake3: String::new(), tokens: 0 },
         data: Vec::new(),
         layout: config.layout().to_string(),
     }

@@ -27,6 +27,7 @@ use session::{Ended, Observer, Session};
 use text::Text;
 
 pub use session::rank_config;
+pub use text::TOKENIZER_FILE;
 
 /// The name of the configuration in a run directory.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -83,7 +84,11 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
     }
     let books = match quiet {
         true => None,
-        false => Some(Mutex::new(Books::open(&config, reader.as_ref())?)),
+        false => {
+            let books = Books::open(&config, reader.as_ref())?;
+            text.keep_tokenizer(&config.run.dir)?;
+            Some(Mutex::new(books))
+        }
     };
     say(&describe(&config, process.is_some()));
 

@@ -15,6 +15,9 @@ use crate::config::{self, RunConfig};
 use crate::engine::Samples;
 use crate::{Error, Result};
 
+/// The name of a tokenizer in a run directory; GPT-2's is inside the program.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
 /// What a run reads.
 pub struct Text {
     /// The sets as prepared.
@@ -123,6 +126,16 @@ impl Text {
         format!("data: {}", sets.collect::<Vec<_>>().join(", "))
     }
 
+    /// Puts the tokenizer's file, if it has one, into the run directory: what comes of the run is read with it, wherever it is taken.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn keep_tokenizer(&self, run_dir: &Path) -> Result<()> {
+        let TokenizerSpec::File(path) = &self.prepared.tokenizer else { return Ok(()) };
+        let json = std::fs::read(path).map_err(|e| Error::io("read the tokenizer", path, &e))?;
+        crate::metrics::replace(&run_dir.join(TOKENIZER_FILE), &json)
+    }
+
     /// Which tokenizer made the tokens, for checkpoints.
     ///
     /// # Errors
@@ -135,7 +148,8 @@ impl Text {
             }
             other => blake3::hash(other.to_string().as_bytes()),
         };
-        Ok(TokenizerId { name: config.data.tokenizer.to_string(), blake3: hash.to_hex().to_string() })
+        let name = config.data.tokenizer.to_string();
+        Ok(TokenizerId { name, blake3: hash.to_hex().to_string(), tokens: self.tokenizer.vocab_size() })
     }
 
     /// The sets, each in words that tell it from others, for checkpoints.
