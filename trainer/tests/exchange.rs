@@ -123,6 +123,34 @@ fn what_is_exported_is_what_was_imported() {
     assert_eq!((&listing["model"]["layers"], &listing["tokenizer"]["tokens"]), (&3.into(), &301.into()));
 }
 
+/// An imported model is a run that goes on with whatever data it is given.
+#[test]
+fn an_imported_model_is_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let [run, data] = ["run", "text.jsonl"].map(|name| dir.path().join(name));
+    done(&["import", text(&fixture()), "--output", text(&run)]);
+    let document =
+        |i: usize| format!("{{\"text\": \"{}\"}}\n", format!("the paper and the text {i} ").repeat(30));
+    std::fs::write(&data, (0..60).map(document).collect::<String>()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtnlg"));
+    command.args([
+        "train",
+        "--backend",
+        "cpu",
+        "--steps",
+        "2",
+        "--tensor",
+        "2",
+        "--set",
+        "train.valid_batches=1",
+    ]);
+    command.arg("--resume").arg(&run).arg("--data").arg(&data).env("MTNLG_CACHE", dir.path().join("cache"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let words = done(&["inspect", text(&run)]);
+    assert!(words.contains("step 2, 2 updates") && words.contains("Adam's moments"), "{words}");
+}
+
 /// Each refused with one message and exit code 2, and nothing is left behind.
 #[test]
 fn what_cannot_be_imported_is_refused() {

@@ -309,7 +309,8 @@ mod tests {
             shard.parameters(&model).into_iter().map(|p| (p.name, p.slice.global)).collect();
         let groups = entries(&model);
         let mut listed: Vec<_> = groups.iter().flatten().map(|e| (e.ours.clone(), e.shape.clone())).collect();
-        (ours.sort(), listed.sort());
+        ours.sort();
+        listed.sort();
         assert_eq!(listed, ours);
         for entry in groups.iter().flatten() {
             let tokens = 101;

@@ -303,6 +303,10 @@ fn same_data(reader: &Reader, now: &Meta, config: &RunConfig) -> Result<()> {
     if then.tokenizer != now.tokenizer {
         return differs("tokenizer", then.tokenizer.name.clone(), now.tokenizer.name.clone());
     }
+    // An imported model has seen nothing of this program's data yet.
+    if then.data.is_empty() && then.samples_consumed == 0 {
+        return Ok(());
+    }
     if then.data != now.data {
         return differs("data set", then.data.join(", "), now.data.join(", "));
     }
