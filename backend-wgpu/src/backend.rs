@@ -13,6 +13,7 @@ use crate::kernels::Params;
 use crate::launch::Call;
 use crate::memory::{Pool, WgpuBuffer};
 use crate::ops::{attention, bias, embedding, layernorm, sum};
+use crate::trial::Trial;
 
 /// Which kernel multiplies matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,16 @@ impl WgpuBackend {
     /// # Errors
     /// [`Error::NoDevice`] with what was looked for and what would do.
     pub fn new(choice: &Choice, timeout: Duration) -> Result<Self> {
-        Ok(Self::rank(Device::open(choice, timeout)?))
+        Self::on_trial(choice, timeout, &Trial::default())
+    }
+
+    /// As [`new`](Self::new), with these changes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Argument`] for a patch of what is not there.
+    #[doc(hidden)]
+    pub fn on_trial(choice: &Choice, timeout: Duration, trial: &Trial) -> Result<Self> {
+        Ok(Self::rank(Device::open(choice, timeout, trial)?))
     }
 
     /// That many ranks on one adapter, connected; rank i gets the i-th. No wait, for the device or for each other, lasts longer than `timeout`.
@@ -48,7 +58,7 @@ impl WgpuBackend {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn cluster(ranks: usize, timeout: Duration, choice: &Choice) -> Result<Vec<LocalCommunicator<Self>>> {
-        let device = Device::open(choice, timeout)?;
+        let device = Device::open(choice, timeout, &Trial::default())?;
         let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&device)))).collect();
         Ok(connect(&backends, timeout))
     }

@@ -13,7 +13,7 @@ use crate::adapter::{self, AdapterInfo, Choice};
 use crate::kernels::Kernel;
 use crate::preprocess::{self, Bindings};
 use crate::queue::{Command, Owner};
-use crate::shaders;
+use crate::trial::{Sources, Trial};
 
 /// The first failure of a device; every later read and sync returns it.
 #[derive(Debug, Default)]
@@ -66,6 +66,7 @@ pub(crate) struct Device {
     pub max_binding: u64,
     pub max_groups: u32,
     raw: wgpu::Device,
+    sources: Sources,
     uniform_layout: wgpu::BindGroupLayout,
     pipelines: Cache<Variant, Option<Arc<Pipeline>>>,
     layouts: Cache<(usize, u16), Arc<Layout>>,
@@ -80,9 +81,11 @@ const CHANNEL: usize = 4096;
 
 impl Device {
     /// Opens the preferred acceptable adapter with all that it can do. No wait for the device lasts longer than `timeout`.
-    pub fn open(choice: &Choice, timeout: Duration) -> Result<Arc<Self>> {
-        let (info, adapter) = adapter::choose(choice)?;
-        let limits = adapter.limits();
+    pub fn open(choice: &Choice, timeout: Duration, trial: &Trial) -> Result<Arc<Self>> {
+        let sources = trial.sources()?;
+        let (mut info, adapter) = adapter::choose(choice)?;
+        info.software &= !trial.as_hardware;
+        let limits = trial.limits(adapter.limits());
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mtnlg"),
             required_features: adapter.features() & wgpu::Features::SUBGROUP,
@@ -135,6 +138,7 @@ impl Device {
             max_groups: limits.max_compute_workgroups_per_dimension,
             info,
             raw,
+            sources,
             uniform_layout,
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
@@ -212,7 +216,8 @@ impl Device {
     }
 
     fn compile(&self, kernel: &Kernel, variant: &Variant) -> std::result::Result<Pipeline, String> {
-        let source = preprocess::expand(shaders::FILES, kernel.path, &variant.defines, &variant.bindings)?;
+        let files: Vec<_> = self.sources.iter().map(|(path, text)| (*path, &**text)).collect();
+        let source = preprocess::expand(&files, kernel.path, &variant.defines, &variant.bindings)?;
         let layout = self.layout(variant.bindings.count(), variant.bindings.written);
         let pipeline = self.scoped(|device| {
             let descriptor = wgpu::ShaderModuleDescriptor {

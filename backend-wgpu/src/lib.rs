@@ -40,7 +40,10 @@ mod shaders;
 #[cfg(test)]
 #[allow(clippy::needless_range_loop, reason = "indices are the maths' own")]
 mod tests;
+mod trial;
 
 pub use crate::backend::WgpuBackend;
 pub use adapter::{AdapterInfo, Choice, adapters};
 pub use memory::WgpuBuffer;
+#[doc(hidden)]
+pub use trial::{Patch, Trial};

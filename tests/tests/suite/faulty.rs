@@ -38,6 +38,8 @@ pub enum Fault {
     Uncorrected,
     /// `cross_entropy_max` loses NaN.
     LosesNan,
+    /// `reduce` leaves the last element out.
+    ShortReduce,
     /// `sum` needs more workspace than it says, and writes there.
     Workspace,
 }
@@ -80,10 +82,16 @@ impl Backend for Faulty {
         Support::Composed
     }
 
-    fn reduce(&self, op: ReduceOp, inputs: &[V<'_>], outputs: &[V<'_>]) -> Result<()> {
+    fn reduce<'a>(&self, op: ReduceOp, inputs: &[V<'a>], outputs: &[V<'a>]) -> Result<()> {
         let mut inputs = inputs.to_vec();
         if self.fault == Fault::OtherOrder {
             inputs.reverse();
+        }
+        let short = |view: &V<'a>| view.reshape([view.len()])?.rows(0, view.len().saturating_sub(1));
+        if self.fault == Fault::ShortReduce {
+            let inputs = inputs.iter().map(short).collect::<Result<Vec<_>>>()?;
+            let outputs = outputs.iter().map(short).collect::<Result<Vec<_>>>()?;
+            return self.inner.reduce(op, &inputs, &outputs);
         }
         self.inner.reduce(op, &inputs, outputs)
     }

@@ -2,6 +2,8 @@
 
 mod faulty;
 
+use std::sync::Arc;
+
 use conformance::ops::{self, checks};
 use conformance::{Case, Failure, Report};
 use faulty::{Fault, Faulty};
@@ -99,6 +101,17 @@ fn subtle_arithmetic_is_found() {
 
     let nan = in_f32(Fault::LosesNan, ops::cross_entropy::max_cases());
     assert!(found(&nan, wrong) > 0);
+}
+
+/// The collectives are as short as the reduction that they are made of.
+#[test]
+#[should_panic(expected = "all_reduce Sum of ")]
+fn a_short_all_reduce_is_found() {
+    let connect = |ranks: usize, timeout| {
+        let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Faulty::new(Fault::ShortReduce))).collect();
+        Some(backend::local::connect(&backends, timeout))
+    };
+    conformance::collectives::all_reduce(connect);
 }
 
 /// Without a fault, and without one fused kernel of its own: the contract's compositions, too, are right.
