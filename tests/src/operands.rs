@@ -417,6 +417,7 @@ pub fn compare(operand: &'static str, got: &[f32], expected: &[Bounded]) -> Resu
         let error = (f64::from(got) - expected.value).abs();
         let within = match expected.value.is_nan() {
             true => got.is_nan(),
+            false if expected.value.is_infinite() => f64::from(got) == expected.value,
             false => error <= expected.error + flush,
         };
         beyond += usize::from(!within);

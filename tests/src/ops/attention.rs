@@ -37,6 +37,9 @@ fn both(backward: bool) -> Vec<AttentionCase> {
         [1, 257, 2, 31],
         [1, 40, 1, 160],
         [1, 256, 2, 32],
+        // Long beside their width.
+        [1, 1024, 1, 8],
+        [1, 2048, 1, 4],
     ];
     let probabilities = [None, Some(0.1), None, Some(0.5)];
     of_each_type(|dtype| {

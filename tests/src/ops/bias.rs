@@ -19,7 +19,7 @@ pub struct BiasCase {
 
 fn both(backward: bool) -> Vec<BiasCase> {
     // Long, wide, and the position table's shape.
-    let more = [[2048, 128], [3, 1000], [8, 32_768]];
+    let more = [[2048, 128], [3, 1000], [8, 32_768], [70_000, 3]];
     of_each_type(|dtype| {
         let sizes = edge_pairs().chain(more).enumerate();
         sizes.map(|(i, [t, n])| BiasCase { t, n, place: place(i), dtype, backward }).collect()

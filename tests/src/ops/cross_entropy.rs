@@ -46,7 +46,7 @@ pub struct CrossEntropyCase {
 fn all(pieces: &[Piece], dtypes: &[[DType; 2]]) -> Vec<CrossEntropyCase> {
     let mut cases = Vec::new();
     for dtypes in dtypes {
-        for (i, [t, v]) in edge_pairs().chain([[7, 1000], [3, 51_200], [256, 512]]).enumerate() {
+        for (i, [t, v]) in edge_pairs().chain([[7, 1000], [3, 51_200], [256, 512], [70_000, 3]]).enumerate() {
             cases.push(CrossEntropyCase {
                 piece: pieces[i % pieces.len()],
                 t,

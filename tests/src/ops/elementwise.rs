@@ -40,7 +40,8 @@ pub fn cases() -> Vec<ElementwiseCase> {
         Op::Add(1.0),
         Op::Add(-0.7),
     ];
-    let sizes = EDGES.into_iter().chain([1000, 70_001]);
+    // Nothing, and more than 65,535 workgroups of 64 lanes of four have.
+    let sizes = EDGES.into_iter().chain([0, 1000, 70_001]);
     let each =
         sizes.enumerate().flat_map(|(i, n)| ops.into_iter().enumerate().map(move |(j, op)| (i + j, op, n)));
     let each: Vec<_> = each.collect();

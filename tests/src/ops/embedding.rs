@@ -23,8 +23,8 @@ fn both(backward: bool) -> Vec<EmbeddingCase> {
     let edge = |i: usize| EDGES[i % EDGES.len()];
     let mut sizes: Vec<_> =
         (0..EDGES.len()).map(|i| [edge(i), edge(3 * i + 1), edge(5 * i + 2), [0, 17, 1000][i % 3]]).collect();
-    // Every token the same row; a table of the laptop preset.
-    sizes.extend([[500, 1, 33, 7], [2048, 2048, 128, 2048]]);
+    // Every token the same row; a table of the laptop preset; more tokens, or rows, than a dispatch has workgroups in one dimension.
+    sizes.extend([[500, 1, 33, 7], [2048, 2048, 128, 2048], [70_000, 300, 4, 100], [3, 70_000, 4, 0]]);
     of_each_type(|dtype| {
         let case = |(i, &[t, v, h, first_row]): (usize, &[usize; 4])| EmbeddingCase {
             t,

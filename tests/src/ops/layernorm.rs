@@ -33,7 +33,8 @@ pub struct LayerNormCase {
 /// Cases of [`LayerNorm`].
 pub fn cases() -> Vec<LayerNormCase> {
     of_each_type(|dtype| {
-        let sizes = edge_pairs().chain([[5, 1000], [2, 20_480], [300, 128]]).enumerate();
+        // More rows than a dispatch has workgroups in one dimension, and none.
+        let sizes = edge_pairs().chain([[5, 1000], [2, 20_480], [300, 128], [70_000, 3], [0, 5]]).enumerate();
         let mut cases: Vec<_> = sizes
             .map(|(i, [t, h])| {
                 let rows = if i % 3 == 2 && h > 1 { Rows::Shifted } else { Rows::Normal };
@@ -144,7 +145,7 @@ pub struct LayerNormBackwardCase {
 pub fn backward_cases() -> Vec<LayerNormBackwardCase> {
     let writes = [Write::Apart, Write::OverUpstream, Write::Accumulate];
     of_each_type(|dtype| {
-        let sizes = edge_pairs().chain([[5, 1000], [2, 20_480], [2048, 128]]).enumerate();
+        let sizes = edge_pairs().chain([[5, 1000], [2, 20_480], [2048, 128], [70_000, 3]]).enumerate();
         sizes
             .map(|(i, [t, h])| LayerNormBackwardCase {
                 t,

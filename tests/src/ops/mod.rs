@@ -16,6 +16,7 @@ pub mod layernorm;
 pub mod matmul;
 pub mod reduce;
 pub mod refusals;
+pub mod special;
 
 use backend::DType;
 
@@ -52,7 +53,7 @@ macro_rules! operation_tests {
         $crate::operation_tests!(@each $backend,
             adamw attention attention_backward bias_add bias_backward bias_dropout_residual bias_gelu cast cross_entropy
             cross_entropy_max cross_entropy_backward dropout elementwise embedding embedding_backward gelu gelu_backward
-            layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals sum block_squares);
+            layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals special sum block_squares);
     };
     (@each $backend:expr, $($name:ident)*) => {
         $(
@@ -109,6 +110,7 @@ pub mod checks {
         matmul_bias_gelu = matmul::bias_gelu_cases();
         reduce = reduce::cases();
         refusals = refusals::cases();
+        special = special::cases();
         sum = reduce::sum_cases();
     }
 }
