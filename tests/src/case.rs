@@ -2,6 +2,8 @@
 
 use backend::Backend;
 
+use crate::Measure;
+
 /// One thing to ask of a backend.
 pub trait Case {
     /// Its name, such as `matmul:ta=1,tb=0,m=257,n=33,k=1000,dt=f32`.
@@ -12,11 +14,11 @@ pub trait Case {
         false
     }
 
-    /// Asks it; returns the worst error in units of its limit.
+    /// Asks it; returns how near it came to its limits.
     ///
     /// # Errors
     /// What is wrong.
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure>;
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure>;
 }
 
 /// What can be wrong with an operation.
@@ -46,6 +48,21 @@ pub enum Failure {
         /// Of how many.
         len: usize,
     },
+    /// No element is too far, but all of them are as far as they may be.
+    #[error(
+        "{operand}: the mean of (error / limit)^2 over {len} elements is {spread:.3}, and that of roundings is at most {}: normalised mean square error {nmse:e}",
+        crate::measure::SPREAD
+    )]
+    Spread {
+        /// The operand.
+        operand: &'static str,
+        /// The mean of `(error / bound)^2`.
+        spread: f64,
+        /// `sum error^2 / sum expected^2`.
+        nmse: f64,
+        /// How many elements.
+        len: usize,
+    },
     /// A word was written that is not the operation's to write.
     #[error(
         "element {index} relative to {operand} (of {len}) was written, which the operation must leave alone"
@@ -70,6 +87,9 @@ pub enum Failure {
         /// Its value then.
         second: f32,
     },
+    /// A panic of a check, in its own words.
+    #[error("{0}")]
+    Other(String),
     /// A call that must be refused was not, or not with the right error.
     #[error("{what}: expected {expected}, the backend answers {got}")]
     Refusal {
@@ -107,7 +127,7 @@ impl Report {
             }
             report.ran += 1;
             match case.run(backend) {
-                Ok(ratio) => {
+                Ok(Measure { ratio, .. }) => {
                     if report.tightest.as_ref().is_none_or(|(_, tightest)| ratio > *tightest) {
                         report.tightest = Some((id, ratio));
                     }

@@ -9,6 +9,7 @@ use std::ops::Index;
 
 use backend::{Backend, Class, DType, Shape, Tensor, View};
 
+use crate::measure::{Measure, compare};
 use crate::narrow::{from_bits, to_bits};
 use crate::{Bounded, Failure, stored};
 
@@ -368,11 +369,11 @@ impl Outputs {
         &self.data[handle.0]
     }
 
-    /// Compares an operand with what it should be before it is rounded to its type; returns the worst error in units of its limit.
+    /// Compares an operand with what it should be before it is rounded to its type; returns how near it came to its limits.
     ///
     /// # Errors
-    /// [`Failure::Wrong`], with the worst element.
-    pub fn expect(&self, handle: Handle, expected: &[Bounded]) -> Result<f64, Failure> {
+    /// [`Failure::Wrong`], [`Failure::Spread`].
+    pub fn expect(&self, handle: Handle, expected: &[Bounded]) -> Result<Measure, Failure> {
         let (name, dtype) = self.kinds[handle.0];
         compare(name, self.of(handle), &stored(dtype, expected))
     }
@@ -381,7 +382,7 @@ impl Outputs {
     ///
     /// # Errors
     /// [`Failure::Wrong`], with the first element that differs.
-    pub fn expect_bits(&self, handle: Handle, expected: &[f32]) -> Result<f64, Failure> {
+    pub fn expect_bits(&self, handle: Handle, expected: &[f32]) -> Result<Measure, Failure> {
         let got = self.of(handle);
         assert_eq!(got.len(), expected.len());
         let differs = |(got, expected): (&f32, &f32)| {
@@ -389,7 +390,7 @@ impl Outputs {
         };
         let beyond = got.iter().zip(expected).filter(|&pair| differs(pair)).count();
         match got.iter().zip(expected).position(differs) {
-            None => Ok(0.0),
+            None => Ok(Measure::exact()),
             Some(index) => Err(Failure::Wrong {
                 operand: self.kinds[handle.0].0,
                 index,
@@ -400,46 +401,5 @@ impl Outputs {
                 len: got.len(),
             }),
         }
-    }
-}
-
-/// Compares element by element; returns the worst error in units of its limit.
-///
-/// # Errors
-/// [`Failure::Wrong`], with the worst element.
-pub fn compare(operand: &'static str, got: &[f32], expected: &[Bounded]) -> Result<f64, Failure> {
-    assert_eq!(got.len(), expected.len(), "{operand}");
-    // A device may flush subnormal results, and operands, to 0.
-    let flush = f64::from(f32::MIN_POSITIVE);
-    let (mut worst, mut at, mut beyond) = (0.0, 0, 0);
-    for (i, (&got, expected)) in got.iter().zip(expected).enumerate() {
-        // The expected value is itself rounded to f64 only; the result's own rounding is part of its bound.
-        let error = (f64::from(got) - expected.value).abs();
-        let within = match expected.value.is_nan() {
-            true => got.is_nan(),
-            false if expected.value.is_infinite() => f64::from(got) == expected.value,
-            false => error <= expected.error + flush,
-        };
-        beyond += usize::from(!within);
-        let ratio = match (within, error.is_nan()) {
-            (true, true) => 0.0,
-            (false, true) => f64::INFINITY,
-            _ => error / (expected.error + flush),
-        };
-        if ratio > worst {
-            (worst, at) = (ratio, i);
-        }
-    }
-    match beyond {
-        0 => Ok(worst),
-        _ => Err(Failure::Wrong {
-            operand,
-            index: at,
-            observed: got[at],
-            expected: expected[at].value,
-            limit: expected[at].error + flush,
-            beyond,
-            len: got.len(),
-        }),
     }
 }

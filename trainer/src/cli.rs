@@ -34,6 +34,8 @@ pub enum Command {
     Devices,
     /// Look at checkpoints, and exchange them with other programs
     Checkpoint(crate::exchange::CheckpointArgs),
+    /// Test a backend: every operation against an fp64 reference, and the collectives
+    Conformance(conformance::suite::cli::ConformanceArgs),
     /// Measure this machine
     Bench(BenchArgs),
 }

@@ -11,7 +11,8 @@
 //! These run on one:
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step; [`ledger`]: what it said to the others.
-//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`.
+//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`;
+//!   [`subjects`]: what `mtnlg conformance` tests.
 //!
 //! Over all of them stand
 //!
@@ -41,6 +42,7 @@ pub mod reduce;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod subjects;
 pub mod tensorboard;
 pub mod timeline;
 

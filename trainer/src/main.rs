@@ -5,11 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use trainer::cli::{Bench, BenchArgs, Cli, Command};
 use trainer::launch::launch;
-use trainer::{Error, Result, bench, device, presets, run};
+use trainer::{Error, Result, bench, device, presets, run, subjects};
 
 fn main() -> ExitCode {
     // clap prints its own errors, and exits with 2.
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    if let Command::Conformance(args) = &cli.command {
+        return args.run(&subjects::all(), vec!["conformance".to_owned()]);
+    }
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -30,6 +34,8 @@ fn run(cli: Cli) -> Result<()> {
                 print_json(&summary)?;
             }
         }
+        // It has exit codes of its own, and was answered before.
+        Command::Conformance(_) => {}
         Command::Parity(args) => args.run()?,
         Command::ParityRank(args) => args.run()?,
         Command::Checkpoint(args) => print(&args.run()?),

@@ -6,7 +6,7 @@ use backend::{Backend, DType};
 use super::{EDGES, place};
 use crate::draw::Draw;
 use crate::reference::adamw::{Settings, State, step};
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// A step over `n` parameters.
 pub struct AdamWCase {
@@ -44,7 +44,7 @@ impl Case for AdamWCase {
         )
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let n = self.n;
         let mut draw = Draw::new(&self.id());
         let (values, mut gradient) = (draw.normal(n, 0.0, 1.0), draw.normal(n, 0.0, 1e-2));

@@ -8,7 +8,7 @@ use super::{of_each_type, place};
 use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::attention::{self as reference, backward, forward};
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// An attention, forward or backward.
 pub struct AttentionCase {
@@ -89,7 +89,7 @@ impl Case for AttentionCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let reference::Attention { b, s, a, d, scale, dropout } = self.shape;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let mut values = draw.normal(b * s * a * 3 * d, 0.0, 1.0);

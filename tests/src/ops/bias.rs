@@ -6,7 +6,7 @@ use backend::{Backend, DType};
 use super::{edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::bias;
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// A bias over `t` rows of `n`.
 pub struct BiasCase {
@@ -46,7 +46,7 @@ impl Case for BiasCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, n, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let rows = draw.values(t * n, 0.0, 1.0);

@@ -7,7 +7,7 @@ use super::dropout::STREAM;
 use super::{edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::bias_dropout_residual::forward;
-use crate::{Bounded, Case, Failure, Operands, Place, exact, stored};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact, stored};
 
 /// The end of a residual branch of `t` rows of `h`.
 pub struct BiasDropoutResidualCase {
@@ -54,7 +54,7 @@ impl Case for BiasDropoutResidualCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let (t, h) = (self.t, self.h);
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (branch, row, stream) =

@@ -6,7 +6,7 @@ use backend::{Backend, DType};
 use super::{edge_pairs, place};
 use crate::draw::Draw;
 use crate::reference::cross_entropy;
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// Which piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Case for CrossEntropyCase {
         self.dtypes[0] != DType::F32 || self.dtypes[1] == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, v, first_column, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtypes[0]);
         let mut values = draw.values(t * v, -1.0, self.spread);

@@ -7,7 +7,7 @@ use backend::{Backend, DType};
 use super::{EDGES, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::dropout;
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// A dropout of `n` elements.
 pub struct DropoutCase {
@@ -57,7 +57,7 @@ impl Case for DropoutCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let n = self.n;
         let values = Draw::new(&self.id()).of(self.dtype).values(n, 0.0, 1.0);
         let mask = DropoutMask { p: self.p, stream: STREAM, first: self.first };

@@ -7,7 +7,7 @@ use super::{EDGES, FLOATS, of_each_type, place};
 use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::elementwise;
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Op {
@@ -69,7 +69,7 @@ impl Case for ElementwiseCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let n = self.n;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (source, target) = (draw.values(n, 0.0, 1.0), draw.values(n, 0.0, 1.0));
@@ -149,7 +149,7 @@ impl Case for CastCase {
     }
 
     /// To the bit.
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let mut values = Draw::new(&self.id()).normal(self.n, 0.0, 3.0);
         for (x, hard) in values.iter_mut().skip(1).step_by(2).zip(HARD.iter().cycle()) {
             *x = *hard;

@@ -6,7 +6,7 @@ use backend::{Backend, DType};
 use super::{EDGES, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::embedding;
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// `t` tokens over `v` rows of `h`.
 pub struct EmbeddingCase {
@@ -60,7 +60,7 @@ impl Case for EmbeddingCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, v, h, first_row, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         // From the rank below and the rank above as well, both ends of this one's rows, and the largest token there is.

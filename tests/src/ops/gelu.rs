@@ -7,7 +7,7 @@ use super::{EDGES, edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::{bias, gelu};
-use crate::{Bounded, Case, Failure, Operands, Place, exact, stored};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact, stored};
 
 /// How an activation is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Case for GeluCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let n = self.n;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (input, upstream) = (arguments(&mut draw, n, self.dtype), draw.values(n, 0.0, 1.0));
@@ -136,7 +136,7 @@ impl Case for BiasGeluCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, n, place, dtype } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (input, row) = (arguments(&mut draw, t * n, dtype), draw.values(n, 0.0, 1.0));

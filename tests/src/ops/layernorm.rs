@@ -7,7 +7,7 @@ use super::{edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::layernorm::{Gradients, backward, forward};
-use crate::{Bounded, Case, Failure, Operands, Place, Real, U, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, Real, U, exact};
 
 /// What the rows hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Case for LayerNormCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let (t, h) = (self.t, self.h);
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let values = self.values(&mut draw);
@@ -178,7 +178,7 @@ impl Case for LayerNormBackwardCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let (t, h) = (self.t, self.h);
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (values, upstream) = (draw.values(t * h, 0.5, 1.5), draw.values(t * h, 0.0, 1.0));

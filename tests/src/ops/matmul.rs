@@ -7,7 +7,7 @@ use super::{edge_pairs, of_each_type, place};
 use crate::draw::Draw;
 use crate::reference::matmul::{Product, forward};
 use crate::reference::{bias, gelu};
-use crate::{Bounded, Case, Failure, Operands, Place, Real, exact, stored};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, Real, exact, stored};
 
 /// What the factors hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Case for MatmulCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Product { batch, m, n, k, trans_a, trans_b, alpha, beta } = self.product;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let mut numbers = |len| match self.data {
@@ -196,7 +196,7 @@ impl Case for LinearCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, n, k, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (input, weights, row) = (

@@ -7,7 +7,7 @@ use super::{EDGES, of_each_type, place};
 use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::{elementwise, reduce};
-use crate::{Bounded, Case, Failure, Handle, Operands, Outputs, Place, Real, exact};
+use crate::{Bounded, Case, Failure, Handle, Measure, Operands, Outputs, Place, Real, exact};
 
 /// Where a reduction goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Case for ReduceCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let mut data: Vec<Vec<f32>> = (0..self.inputs).map(|_| draw.values(self.n, 0.0, 1.0)).collect();
         if self.op == ReduceOp::Max {
@@ -85,7 +85,9 @@ impl Case for ReduceCase {
         let expected = elementwise::reduce(self.op, &data.iter().map(Vec::as_slice).collect::<Vec<_>>());
         // In f32 to the end, then rounded once.
         let expected = rounded(self.dtype, &expected);
-        outputs.iter().try_fold(0.0, |worst: f64, &output| Ok(worst.max(out.expect_bits(output, &expected)?)))
+        outputs
+            .iter()
+            .try_fold(Measure::exact(), |worst, &output| Ok(worst.max(out.expect_bits(output, &expected)?)))
     }
 }
 
@@ -121,7 +123,7 @@ impl Case for SumCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { n, alpha, beta, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let (terms, held) = (draw.values(n, 0.25, 1.0), draw.normal(1, 0.0, 1.0));
@@ -172,7 +174,7 @@ impl Case for BlockSquaresCase {
     }
 
     /// The sums are right, and have the bits that the same blocks have among others: what a rank holds does not change a block's sum.
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { n, block, around: [before, after], .. } = *self;
         let mut draw = Draw::new(&self.id());
         let (first, end) = (before * block, before * block + n);

@@ -5,7 +5,7 @@
 use backend::ops::*;
 use backend::{Backend, DType, Error, ReduceOp, Result, View};
 
-use crate::{Case, Failure, Handle, Operands, Place, Views};
+use crate::{Case, Failure, Handle, Measure, Operands, Place, Views};
 
 /// Which error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,18 +355,18 @@ impl Case for Refusal {
         format!("refusal:op={},mistake={}", self.op, self.mistake)
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> std::result::Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> std::result::Result<Measure, Failure> {
         let asked = self.scratch().map_or(0, |scratch| backend.workspace(scratch));
         let short = self.mistake == "short_workspace";
         if short && asked == 0 {
             // This backend needs no workspace here.
-            return Ok(0.0);
+            return Ok(Measure::exact());
         }
         let mut on = Operands::new(backend, Place::Offset, DType::F32);
         let company = Company::new(&mut on, asked - usize::from(short));
         let answer = on.attempt(|v| self.call(backend, &company, v))?;
         match answer {
-            Err(error) if Kind::of(&error) == Some(self.kind) => Ok(0.0),
+            Err(error) if Kind::of(&error) == Some(self.kind) => Ok(Measure::exact()),
             Err(error) => Err(self.failure(format!("{error:?}"))),
             Ok(()) => Err(self.failure("that all is well".to_owned())),
         }

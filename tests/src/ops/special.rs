@@ -9,7 +9,7 @@ use crate::draw::Draw;
 use crate::narrow::rounded;
 use crate::reference::matmul::Product;
 use crate::reference::{bias, elementwise, gelu, layernorm, matmul, reduce};
-use crate::{Bounded, Case, Failure, Operands, Place, exact};
+use crate::{Bounded, Case, Failure, Measure, Operands, Place, exact};
 
 /// What is among the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Case for SpecialCase {
         self.dtype == DType::F16
     }
 
-    fn run<B: Backend>(&self, backend: &B) -> Result<f64, Failure> {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Measure, Failure> {
         let Self { t, n, .. } = *self;
         let mut draw = Draw::new(&self.id()).of(self.dtype);
         let numbers = self.numbers(&mut draw);

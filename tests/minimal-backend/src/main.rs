@@ -1,0 +1,7 @@
+//! The conformance suite as the program of one backend.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conformance::main(minimal_backend::Host)
+}
