@@ -14,8 +14,14 @@ pub struct AdapterInfo {
     pub software: bool,
     /// Driver and version.
     pub driver: String,
-    /// Whether kernels may count on subgroups of exactly eight lanes.
-    pub subgroups_of_eight: bool,
+    /// Lanes of every subgroup, where kernels may count on it.
+    pub subgroup_lanes: Option<u32>,
+    /// Whether kernels may read f16 as such.
+    pub f16: bool,
+    /// Whether subgroups can multiply matrices of 8 x 8 f32 together.
+    pub cooperative_matrices: bool,
+    /// Whether they can multiply 16 x 16 f16, summed in f32.
+    pub cooperative_f16: bool,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
     /// The largest window on a buffer that a kernel sees, in bytes.
@@ -104,10 +110,24 @@ fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
 }
 
 fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
-    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let properties = adapter.cooperative_matrix_properties();
+    let cooperative = |side, ab_type| {
+        features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+            && properties.iter().any(|p| {
+                [p.m_size, p.n_size, p.k_size] == [side; 3]
+                    && p.ab_type == ab_type
+                    && p.cr_type == wgpu::CooperativeScalarType::F32
+            })
+    };
     AdapterInfo {
-        subgroups_of_eight: adapter.features().contains(wgpu::Features::SUBGROUP)
-            && (info.subgroup_min_size, info.subgroup_max_size) == (8, 8),
+        subgroup_lanes: (features.contains(wgpu::Features::SUBGROUP)
+            && info.subgroup_min_size == info.subgroup_max_size)
+            .then_some(info.subgroup_min_size),
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        cooperative_matrices: cooperative(8, wgpu::CooperativeScalarType::F32),
+        cooperative_f16: features.contains(wgpu::Features::SHADER_F16)
+            && cooperative(16, wgpu::CooperativeScalarType::F16),
         software: info.device_type == DeviceType::Cpu,
         api: info.backend.to_str(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),

@@ -11,26 +11,17 @@ use crate::adapter::{AdapterInfo, Choice};
 use crate::device::Device;
 use crate::kernels::Params;
 use crate::launch::Call;
+use crate::matmul::MatmulKernel;
 use crate::memory::{Pool, WgpuBuffer};
 use crate::ops::{attention, bias, embedding, layernorm, sum};
 use crate::trial::Trial;
-
-/// Which kernel multiplies matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MatmulKernel {
-    /// `matmul/registers.wgsl`.
-    Registers,
-    /// `matmul/subgroup.wgsl`.
-    Subgroup,
-    /// `matmul/tiled.wgsl`.
-    Tiled,
-}
 
 /// One rank on an adapter.
 pub struct WgpuBackend {
     pub(crate) device: Arc<Device>,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) matmul_kernel: MatmulKernel,
+    /// The kernel of every matrix product, where one was asked for.
+    pub(crate) matmul_kernel: Option<MatmulKernel>,
     /// Whether attention takes its kernels for subgroups of eight.
     pub(crate) subgroups: bool,
 }
@@ -64,19 +55,36 @@ impl WgpuBackend {
     }
 
     fn rank(device: Arc<Device>) -> Self {
-        // On a processor there is no fast memory to stage blocks in; see the kernels' headers.
-        let matmul_kernel = match (device.info.software, device.info.subgroups_of_eight) {
-            (true, true) => MatmulKernel::Subgroup,
-            (true, false) => MatmulKernel::Registers,
-            (false, _) => MatmulKernel::Tiled,
-        };
-        let subgroups = matmul_kernel == MatmulKernel::Subgroup;
-        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel, subgroups }
+        let subgroups = device.info.software && device.info.subgroup_lanes == Some(8);
+        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel: None, subgroups }
     }
 
     /// The adapter that this rank runs on.
     pub fn adapter(&self) -> &AdapterInfo {
         &self.device.info
+    }
+
+    /// The names of the kernels of matrix products that run on this adapter.
+    pub fn matmul_kernels(&self) -> Vec<&'static str> {
+        let all = MatmulKernel::ALL.into_iter().filter(|kernel| kernel.runs_on(&self.device.info));
+        all.map(MatmulKernel::name).collect()
+    }
+
+    /// From now on the kernel of that name makes every matrix product of this rank.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]: there is none of that name, or it does not run on this adapter.
+    pub fn pin_matmul(&mut self, name: &str) -> Result<()> {
+        match MatmulKernel::named(name).filter(|kernel| kernel.runs_on(&self.device.info)) {
+            Some(kernel) => {
+                self.matmul_kernel = Some(kernel);
+                Ok(())
+            }
+            None => Err(Error::Unsupported {
+                op: "matmul",
+                what: format!("kernel '{name}'; {} has {}", self.device.info, self.matmul_kernels().join(", ")),
+            }),
+        }
     }
 
     pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {

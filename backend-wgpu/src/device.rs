@@ -86,9 +86,19 @@ impl Device {
         let (mut info, adapter) = adapter::choose(choice)?;
         info.software &= !trial.as_hardware;
         let limits = trial.limits(adapter.limits());
+        let experimental = match info.cooperative_matrices || info.cooperative_f16 {
+            true => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+            false => wgpu::Features::empty(),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mtnlg"),
-            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            required_features: adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | experimental),
+            experimental_features: match experimental.is_empty() {
+                true => wgpu::ExperimentalFeatures::disabled(),
+                // SAFETY: the feature is for one kernel, which runs only where it has proved itself on this very adapter.
+                #[allow(unsafe_code, reason = "cooperative matrices are experimental in wgpu")]
+                false => unsafe { wgpu::ExperimentalFeatures::enabled() },
+            },
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..wgpu::DeviceDescriptor::default()

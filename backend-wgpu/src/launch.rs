@@ -56,17 +56,24 @@ pub(crate) struct Call<'a, P> {
     defines: Vec<(&'static str, u32)>,
     operands: Vec<Operand>,
     wide: bool,
+    native_f16: bool,
 }
 
 impl<'a, P: Params> Call<'a, P> {
     /// The kernel that these are the parameters of, on behalf of `op`.
     pub fn new(device: &'a Device, op: &'static str, params: P) -> Self {
-        Self { device, op, params, defines: Vec::new(), operands: Vec::new(), wide: false }
+        Self { device, op, params, defines: Vec::new(), operands: Vec::new(), wide: false, native_f16: false }
     }
 
     /// Four numbers at a time are possible: every row is a multiple of four long.
     pub fn wide(mut self, possible: bool) -> Self {
         self.wide = possible;
+        self
+    }
+
+    /// Reads f16 as the device does, where it can.
+    pub fn native_f16(mut self) -> Self {
+        self.native_f16 = self.device.info.f16;
         self
     }
 
@@ -119,7 +126,7 @@ impl<'a, P: Params> Call<'a, P> {
     /// bind.
     pub fn run(self, grid: Grid) -> Result<()> {
         let merged = merge(&self.operands);
-        let (bindings, mut windows) = (merged.bindings, merged.windows);
+        let (mut bindings, mut windows) = (merged.bindings, merged.windows);
         if windows.len() > MAX_BINDINGS {
             return Err(Error::Unsupported {
                 op: self.op,
@@ -127,8 +134,11 @@ impl<'a, P: Params> Call<'a, P> {
             });
         }
         let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(4 * o.element.size());
-        let flagged = ["WIDE", "K4"].iter().any(|name| P::KERNEL.flags.contains(name));
+        let flagged = P::KERNEL.flags.contains(&"WIDE");
         let wide = self.wide && flagged && !merged.mixed && self.operands.iter().all(aligned);
+        if self.native_f16 {
+            bindings.read_natively();
+        }
         let mut params = [0; MAX_PARAMS];
         for (i, operand) in self.operands.iter().enumerate() {
             let step = operand.element.size() * if operand.vector && wide { 4 } else { 1 };
@@ -157,10 +167,8 @@ impl<'a, P: Params> Call<'a, P> {
             return Ok(());
         }
         let mut defines = self.defines;
-        for name in ["WIDE", "K4"] {
-            if P::KERNEL.flags.contains(&name) {
-                defines.push((name, wide.into()));
-            }
+        if flagged {
+            defines.push(("WIDE", wide.into()));
         }
         let variant = Variant { path: P::KERNEL.path, defines, bindings };
         // A kernel that does not compile has failed the device, which the next read says.

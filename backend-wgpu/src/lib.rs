@@ -31,6 +31,7 @@ mod backend;
 mod device;
 mod kernels;
 mod launch;
+mod matmul;
 mod memory;
 mod operand;
 mod ops;

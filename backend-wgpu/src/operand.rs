@@ -24,8 +24,10 @@ pub enum Element {
     Word,
     /// The upper half of an f32.
     Bf16,
-    /// IEEE 754 binary16.
+    /// IEEE 754 binary16, converted by `lib/half.wgsl`.
     F16,
+    /// The same, converted by the device; only read, since WGSL leaves the rounding of a store to the implementation.
+    NativeF16,
 }
 
 impl Element {
@@ -33,7 +35,7 @@ impl Element {
     pub fn size(self) -> u64 {
         match self {
             Element::Word => 4,
-            Element::Bf16 | Element::F16 => 2,
+            Element::Bf16 | Element::F16 | Element::NativeF16 => 2,
         }
     }
 }
@@ -56,6 +58,8 @@ impl Operand {
     /// The storage of an operand of type `ty`; `shared` if lanes may write halves of one word.
     pub fn storage(ty: &str, element: Element, shared: bool) -> &'static str {
         match (ty.starts_with("vec4"), element) {
+            (true, Element::NativeF16) => "vec4<f16>",
+            (false, Element::NativeF16) => "f16",
             (true, Element::Word) => "vec4<u32>",
             (true, _) => "vec2<u32>",
             (false, _) if shared => "atomic<u32>",
@@ -103,6 +107,7 @@ impl Operand {
             (false, Element::Bf16) => {
                 format!("bitcast<{ty}>(({bits}) << {})", if self.wide() { "vec4<u32>(16u)" } else { "16u" })
             }
+            (false, Element::NativeF16) => format!("{ty}({bits})"),
             (false, Element::F16) if self.wide() => format!("f16_values({bits})"),
             (false, Element::F16) => format!("f16_values(vec4<u32>({bits})).x"),
         }
@@ -118,6 +123,7 @@ impl Operand {
             (false, Element::Bf16, false) => "bf16_bits(vec4<f32>(v)).x",
             (false, Element::F16, true) => "f16_bits(v)",
             (false, Element::F16, false) => "f16_bits(vec4<f32>(v)).x",
+            (false, Element::NativeF16, _) => unreachable!("what is read natively is not written"),
         }
     }
 
@@ -125,6 +131,7 @@ impl Operand {
         let Self { name, ty, variable, .. } = self;
         let mut text = format!("fn load_{name}(i: u32) -> {ty} {{\n    let at = p.{name}_at + i;\n");
         let value = match (self.element, self.wide()) {
+            (Element::NativeF16, _) => self.value(&format!("{variable}[at]")),
             (Element::Word, true) => self.value(&format!("{variable}[at]")),
             (Element::Word, false) => self.value(&self.word("at")),
             (_, true) => {
@@ -157,7 +164,7 @@ impl Operand {
 
     fn rounded(&self) -> String {
         let value = match self.element {
-            Element::Word => "v",
+            Element::Word | Element::NativeF16 => "v",
             Element::Bf16 => "bitcast<vec4<f32>>(bf16_bits(v) << vec4<u32>(16u))",
             Element::F16 => "f16_values(f16_bits(v))",
         };

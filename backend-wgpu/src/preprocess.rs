@@ -35,6 +35,15 @@ pub struct Bindings {
 }
 
 impl Bindings {
+    /// f16 that is only read is read by the device's own conversion.
+    pub fn read_natively(&mut self) {
+        for (element, of) in self.elements.iter_mut().zip(self.of) {
+            if *element == Element::F16 && self.written >> of & 1 == 0 {
+                *element = Element::NativeF16;
+            }
+        }
+    }
+
     /// Number of bindings.
     pub fn count(&self) -> usize {
         self.of[..usize::from(self.operands)].iter().max().map_or(0, |&last| usize::from(last) + 1)
@@ -63,8 +72,11 @@ pub fn expand(
     for operand in &expansion.operands {
         operand.append_functions(&mut expansion.out);
     }
-    if expansion.operands.iter().any(|operand| operand.element != Element::Word) {
+    if expansion.operands.iter().any(|operand| matches!(operand.element, Element::Bf16 | Element::F16)) {
         expansion.file("lib/half.wgsl")?;
+    }
+    if expansion.operands.iter().any(|operand| operand.element == Element::NativeF16) {
+        expansion.out.insert_str(0, "enable f16;\n");
     }
     match expansion.operands.len() == usize::from(bindings.operands) {
         true => Ok(expansion.out),

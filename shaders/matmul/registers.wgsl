@@ -1,37 +1,10 @@
 // Matrix product from registers alone: c = alpha op(a) op(b) + beta c, a lane makes 8 x 8 elements, a workgroup 64 x 64.
 // Without workgroup memory each lane reads its own rows and columns, which caches serve well; it is the way for a
-// processor that plays a GPU and has no subgroups of eight.
+// processor that plays a GPU and has no subgroups of a known size.
 // Rows and columns past the edge are read as the last ones and not stored, so that the loop has no condition. Sums run over k in order.
-// WIDE: whatever lies contiguously comes in fours, four steps of k at a time where that is k. TRANS_A: a is [k, m]. TRANS_B: b is [n, k].
-// BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
-// Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
-// Dispatch: (n / 64, m / 64, batch), rounded up.
-#include "lib/wide.wgsl"
-#if WIDE
-#define WIDTH 4u
-#else
-#define WIDTH 1u
-#endif
-#operand a read T
-#operand b read T
-#operand c write T
-#if BIAS
-#operand bias read T
-#endif
-#if GELU
-#operand y write T
-#endif
-struct Params {
-    a_at: u32, b_at: u32, c_at: u32,
-#if BIAS
-    bias_at: u32,
-#endif
-#if GELU
-    y_at: u32,
-#endif
-    m: u32, n: u32, k: u32, alpha: f32, beta: f32,
-}
-@group(1) @binding(0) var<uniform> p: Params;
+// K4: k is a multiple of four, and four steps are taken at a time.
+// Dispatch: (n / 64, m / 64, batch), rounded up; `first` rows of workgroups are left out.
+#include "matmul/operands.wgsl"
 
 // acc += a row vector of b for each of eight rows: rows a0, a1 by columns b0, b1.
 fn step(acc: ptr<function, array<vec4<f32>, 16>>, a0: vec4<f32>, a1: vec4<f32>, b0: vec4<f32>, b1: vec4<f32>) {
@@ -43,122 +16,75 @@ fn step(acc: ptr<function, array<vec4<f32>, 16>>, a0: vec4<f32>, a1: vec4<f32>, 
 #end
 }
 
-// Elements row, column .. column + 4.
-fn store(batch: u32, row: u32, column: u32, sum: vec4<f32>) {
-    if (row >= p.m) {
-        return;
-    }
-    let at = batch * (p.m * p.n / WIDTH) + (row * p.n + column) / WIDTH;
-#if WIDE
-    if (column < p.n) {
-        finish(at, column / 4u, p.alpha * sum);
-    }
-#else
-    if (column < p.n) {
-        finish(at, column, p.alpha * sum.x);
-    }
-    if (column + 1u < p.n) {
-        finish(at + 1u, column + 1u, p.alpha * sum.y);
-    }
-    if (column + 2u < p.n) {
-        finish(at + 2u, column + 2u, p.alpha * sum.z);
-    }
-    if (column + 3u < p.n) {
-        finish(at + 3u, column + 3u, p.alpha * sum.w);
-    }
-#endif
-}
-
-#include "matmul/finish.wgsl"
-
-// Eight numbers around `at`: the contiguous ones of a row of op(a)^T or op(b), of which there are `count`.
-fn eight(first: u32, count: u32) -> array<u32, 8> {
-    let last = count - 1u;
-    return array<u32, 8>(
-        min(first, last), min(first + 1u, last), min(first + 2u, last), min(first + 3u, last),
-        min(first + 4u, last), min(first + 5u, last), min(first + 6u, last), min(first + 7u, last),
-    );
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.y * 64u + lane / 8u * 8u;
+    let row = (group.y + p.first) * 64u + lane / 8u * 8u;
     let column = group.x * 64u + lane % 8u * 8u;
     let k = p.k;
-    let a_start = group.z * (p.m * k / WIDTH);
-    let b_start = group.z * (k * p.n / WIDTH);
+    let a_start = group.z * p.m * k;
+    let b_start = group.z * k * p.n;
     var acc: array<vec4<f32>, 16>;
-#if WIDE
-#if TRANS_A
-    let a0_at = a_start + min(row / 4u, p.m / 4u - 1u);
-    let a1_at = a_start + min(row / 4u + 1u, p.m / 4u - 1u);
-    let a_step = p.m / 4u;
-#else
-    let rows = eight(row, p.m);
+#if !TRANS_A
+#for R 8
+    let a{R}_at = a_start + min(row + {R}u, p.m - 1u) * k;
+#end
 #endif
 #if TRANS_B
-    let columns = eight(column, p.n);
-#else
-    let b0_at = b_start + min(column / 4u, p.n / 4u - 1u);
-    let b1_at = b_start + min(column / 4u + 1u, p.n / 4u - 1u);
-    let b_step = p.n / 4u;
+#for C 8
+    let b{C}_at = b_start + min(column + {C}u, p.n - 1u) * k;
+#end
 #endif
-#if STEP_ONE
-    for (var i = 0u; i < k; i++) {
-        step(&acc, load_a(a0_at + i * a_step), load_a(a1_at + i * a_step), load_b(b0_at + i * b_step), load_b(b1_at + i * b_step));
+#if K4
+    for (var i = 0u; i < k; i += 4u) {
+#if TRANS_A
+#for S 4
+        let low{S} = four_a(a_start + (i + {S}u) * p.m + row, a_start + (i + {S}u) * p.m + p.m - 1u);
+        let high{S} = four_a(a_start + (i + {S}u) * p.m + row + 4u, a_start + (i + {S}u) * p.m + p.m - 1u);
+#end
+#else
+#for R 8
+        let a{R} = four_a(a{R}_at + i, a{R}_at + k - 1u);
+#end
+#for S 4
+        let low{S} = vec4<f32>(a0[{S}], a1[{S}], a2[{S}], a3[{S}]);
+        let high{S} = vec4<f32>(a4[{S}], a5[{S}], a6[{S}], a7[{S}]);
+#end
+#endif
+#if TRANS_B
+#for C 8
+        let b{C} = four_b(b{C}_at + i, b{C}_at + k - 1u);
+#end
+#for S 4
+        let left{S} = vec4<f32>(b0[{S}], b1[{S}], b2[{S}], b3[{S}]);
+        let right{S} = vec4<f32>(b4[{S}], b5[{S}], b6[{S}], b7[{S}]);
+#end
+#else
+#for S 4
+        let left{S} = four_b(b_start + (i + {S}u) * p.n + column, b_start + (i + {S}u) * p.n + p.n - 1u);
+        let right{S} = four_b(b_start + (i + {S}u) * p.n + column + 4u, b_start + (i + {S}u) * p.n + p.n - 1u);
+#end
+#endif
+#for S 4
+        step(&acc, low{S}, high{S}, left{S}, right{S});
+#end
     }
 #else
-    let k4 = k / 4u;
-    for (var i = 0u; i < k4; i++) {
-#if TRANS_A
-        let ta0 = mat4x4<f32>(load_a(a0_at + 4u * i * a_step), load_a(a0_at + (4u * i + 1u) * a_step), load_a(a0_at + (4u * i + 2u) * a_step), load_a(a0_at + (4u * i + 3u) * a_step));
-        let ta1 = mat4x4<f32>(load_a(a1_at + 4u * i * a_step), load_a(a1_at + (4u * i + 1u) * a_step), load_a(a1_at + (4u * i + 2u) * a_step), load_a(a1_at + (4u * i + 3u) * a_step));
-#else
-        let at = a_start + i;
-        let ta0 = transpose(mat4x4<f32>(load_a(at + rows[0] * k4), load_a(at + rows[1] * k4), load_a(at + rows[2] * k4), load_a(at + rows[3] * k4)));
-        let ta1 = transpose(mat4x4<f32>(load_a(at + rows[4] * k4), load_a(at + rows[5] * k4), load_a(at + rows[6] * k4), load_a(at + rows[7] * k4)));
-#endif
-#if TRANS_B
-        let bt = b_start + i;
-        let tb0 = transpose(mat4x4<f32>(load_b(bt + columns[0] * k4), load_b(bt + columns[1] * k4), load_b(bt + columns[2] * k4), load_b(bt + columns[3] * k4)));
-        let tb1 = transpose(mat4x4<f32>(load_b(bt + columns[4] * k4), load_b(bt + columns[5] * k4), load_b(bt + columns[6] * k4), load_b(bt + columns[7] * k4)));
-#else
-        let tb0 = mat4x4<f32>(load_b(b0_at + 4u * i * b_step), load_b(b0_at + (4u * i + 1u) * b_step), load_b(b0_at + (4u * i + 2u) * b_step), load_b(b0_at + (4u * i + 3u) * b_step));
-        let tb1 = mat4x4<f32>(load_b(b1_at + 4u * i * b_step), load_b(b1_at + (4u * i + 1u) * b_step), load_b(b1_at + (4u * i + 2u) * b_step), load_b(b1_at + (4u * i + 3u) * b_step));
-#endif
-        step(&acc, ta0[0], ta1[0], tb0[0], tb1[0]);
-        step(&acc, ta0[1], ta1[1], tb0[1], tb1[1]);
-        step(&acc, ta0[2], ta1[2], tb0[2], tb1[2]);
-        step(&acc, ta0[3], ta1[3], tb0[3], tb1[3]);
-    }
-#endif
-#else
-    let rows = eight(row, p.m);
-    let columns = eight(column, p.n);
-#if TRANS_A
-    let a_row = 1u;
-    let a_step = p.m;
-#else
-    let a_row = k;
-    let a_step = 1u;
-#endif
-#if TRANS_B
-    let b_column = k;
-    let b_step = 1u;
-#else
-    let b_column = 1u;
-    let b_step = p.n;
-#endif
     for (var i = 0u; i < k; i++) {
-        let at = a_start + i * a_step;
-        let bt = b_start + i * b_step;
-        step(
-            &acc,
-            vec4<f32>(load_a(at + rows[0] * a_row), load_a(at + rows[1] * a_row), load_a(at + rows[2] * a_row), load_a(at + rows[3] * a_row)),
-            vec4<f32>(load_a(at + rows[4] * a_row), load_a(at + rows[5] * a_row), load_a(at + rows[6] * a_row), load_a(at + rows[7] * a_row)),
-            vec4<f32>(load_b(bt + columns[0] * b_column), load_b(bt + columns[1] * b_column), load_b(bt + columns[2] * b_column), load_b(bt + columns[3] * b_column)),
-            vec4<f32>(load_b(bt + columns[4] * b_column), load_b(bt + columns[5] * b_column), load_b(bt + columns[6] * b_column), load_b(bt + columns[7] * b_column)),
-        );
+#if TRANS_A
+        let low = four_a(a_start + i * p.m + row, a_start + i * p.m + p.m - 1u);
+        let high = four_a(a_start + i * p.m + row + 4u, a_start + i * p.m + p.m - 1u);
+#else
+        let low = vec4<f32>(load_a(a0_at + i), load_a(a1_at + i), load_a(a2_at + i), load_a(a3_at + i));
+        let high = vec4<f32>(load_a(a4_at + i), load_a(a5_at + i), load_a(a6_at + i), load_a(a7_at + i));
+#endif
+#if TRANS_B
+        let left = vec4<f32>(load_b(b0_at + i), load_b(b1_at + i), load_b(b2_at + i), load_b(b3_at + i));
+        let right = vec4<f32>(load_b(b4_at + i), load_b(b5_at + i), load_b(b6_at + i), load_b(b7_at + i));
+#else
+        let left = four_b(b_start + i * p.n + column, b_start + i * p.n + p.n - 1u);
+        let right = four_b(b_start + i * p.n + column + 4u, b_start + i * p.n + p.n - 1u);
+#endif
+        step(&acc, low, high, left, right);
     }
 #endif
 #for R 8

@@ -1,147 +1,141 @@
-// Matrix product for a processor that plays a GPU: c = alpha op(a) op(b) + beta c. A workgroup is one subgroup of eight lanes and makes 32 rows by 32 columns; lane l
-// has columns l, l + 8, … and loads rows l, l + 8, …, which subgroupBroadcast hands to the others. There a load that differs from lane to lane costs as much as
-// some hundred products, and registers are plentiful (they are the processor's first cache), so that a tile is as large as its compilation may last.
+// Matrix product for a processor that plays a GPU: c = alpha op(a) op(b) + beta c. A workgroup is one subgroup of LANES lanes and makes 32 rows by 4 LANES columns; a lane
+// has four neighbouring columns, and its share of the rows' numbers, which subgroupBroadcast hands to the others. There a load that differs from lane to lane costs as
+// much as some hundred products whether it brings one number or four, so all comes in fours; and registers are plentiful (they are the processor's first
+// cache), so that a tile is as large as its compilation may last. A sum goes through four steps of k before the next one is taken up.
 // Rows and columns past the edge are read as the last ones and not stored. Sums run over k in order.
-// K4: what lies contiguously in k comes in fours. TRANS_A: a is [k, m]. TRANS_B: b is [n, k]. BETA: c is read. BIAS: a row is added to every row.
-// GELU: c keeps what the activation, into y, was applied to. Needs subgroups of exactly eight lanes.
-// Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
-// Dispatch: (n / 32, m / 32, batch), rounded up.
-#define T f32
-#define ROW_BLOCKS 4
-#define COLUMN_BLOCKS 4
-#define TA f32
-#define TB f32
+// K4: k is a multiple of four. LANES: 4, 8, 16 or 32, and subgroups have exactly as many. READS: 32 / LANES. SPREAD: the smaller of LANES and 8. QUADS: 8 / SPREAD.
+// Dispatch: (n / (4 LANES), m / 32, batch), rounded up; `first` rows of workgroups are left out.
 #if K4
-#if !TRANS_A
-#define TA vec4<f32>
-#endif
-#if TRANS_B
-#define TB vec4<f32>
+#if TRANS_A
+// Rows come in blocks of four.
+#define BLOCKS
 #endif
 #endif
-#operand a read TA
-#operand b read TB
-#operand c write f32
-#if BIAS
-#operand bias read f32
-#endif
-#if GELU
-#operand y write f32
-#endif
-struct Params {
-    a_at: u32, b_at: u32, c_at: u32,
-#if BIAS
-    bias_at: u32,
-#endif
-#if GELU
-    y_at: u32,
-#endif
-    m: u32, n: u32, k: u32, alpha: f32, beta: f32,
-}
-@group(1) @binding(0) var<uniform> p: Params;
+#include "matmul/operands.wgsl"
 
-#include "matmul/finish.wgsl"
-
-fn store(batch: u32, row: u32, column: u32, sum: f32) {
-    if (row < p.m && column < p.n) {
-        finish((batch * p.m + row) * p.n + column, column, p.alpha * sum);
-    }
-}
-
-@compute @workgroup_size(8)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let row = group.y * (8u * ROW_BLOCKS);
-    let column = group.x * (8u * COLUMN_BLOCKS) + lane;
+    let row = (group.y + p.first) * 32u;
+    let column = (group.x * LANES + lane) * 4u;
     let k = p.k;
     let a_start = group.z * p.m * k;
     let b_start = group.z * k * p.n;
 #if TRANS_A
-    let a_row = 1u;
     let a_step = p.m;
+#for H QUADS
+    let quad{H} = a_start + row + ({H}u * SPREAD + lane % SPREAD) * 4u;
+#end
+#for B READS
+    let a{B}_at = a_start + min(row + {B}u * LANES + lane, p.m - 1u);
+#end
 #else
-    let a_row = k;
     let a_step = 1u;
-#endif
-#if TRANS_B
-    let b_column = k;
-    let b_step = 1u;
-#else
-    let b_column = 1u;
-    let b_step = p.n;
-#endif
-#for R ROW_BLOCKS
-    let a{R}_at = a_start + min(row + 8u * {R}u + lane, p.m - 1u) * a_row;
-#end
-#for C COLUMN_BLOCKS
-    let b{C}_at = b_start + min(column + 8u * {C}u, p.n - 1u) * b_column;
-#end
-    var left: f32;
-#for R ROW_BLOCKS
-#for L 8
-#for C COLUMN_BLOCKS
-    var sum{R}_{L}_{C} = 0.0;
-#end
-#end
-#end
-#if K4
-#define STEPS 4
-#else
-#define STEPS 1
-#endif
-    for (var i = 0u; i < k; i += u32(STEPS)) {
-#if K4
-#if !TRANS_A
-#for R ROW_BLOCKS
-        let a{R} = load_a((a{R}_at + i) / 4u);
+#for B READS
+    let a{B}_at = a_start + min(row + {B}u * LANES + lane, p.m - 1u) * k;
 #end
 #endif
 #if TRANS_B
-#for C COLUMN_BLOCKS
-        let b{C} = load_b((b{C}_at + i) / 4u);
+#for C 4
+    let b{C}_at = b_start + min(column + {C}u, p.n - 1u) * k;
 #end
 #endif
+    var left: vec4<f32>;
+    // Rows of the tile, in the order in which they are read.
+#if BLOCKS
+#for H QUADS
+#for L SPREAD
+#for J 4
+    var sum{H}_{L}_{J} = vec4<f32>();
+#end
+#end
+#end
+#else
+#for B READS
+#for L LANES
+    var sum{B}_{L} = vec4<f32>();
+#end
+#end
 #endif
-#for S STEPS
-#for C COLUMN_BLOCKS
 #if K4
+    for (var i = 0u; i < k; i += 4u) {
 #if TRANS_B
-        let right{S}_{C} = b{C}[{S}];
-#else
-        let right{S}_{C} = load_b(b{C}_at + (i + {S}u) * b_step);
-#endif
-#else
-        let right{S}_{C} = load_b(b{C}_at + i * b_step);
-#endif
+#for C 4
+        let b{C} = four_b(b{C}_at + i, b{C}_at + k - 1u);
 #end
-#for R ROW_BLOCKS
-#if K4
-#if TRANS_A
-        let mine{S}_{R} = load_a(a{R}_at + (i + {S}u) * a_step);
+#for S 4
+        let right{S} = vec4<f32>(b0[{S}], b1[{S}], b2[{S}], b3[{S}]);
+#end
 #else
-        let mine{S}_{R} = a{R}[{S}];
+#for S 4
+        let right{S} = four_b(b_start + (i + {S}u) * p.n + column, b_start + (i + {S}u) * p.n + p.n - 1u);
+#end
 #endif
-#else
-        let mine{S}_{R} = load_a(a{R}_at + i * a_step);
-#endif
-#for L 8
-        left = subgroupBroadcast(mine{S}_{R}, {L}u);
-#for C COLUMN_BLOCKS
-        sum{R}_{L}_{C} = fma(left, right{S}_{C}, sum{R}_{L}_{C});
+#if BLOCKS
+#for S 4
+#for H QUADS
+        let a{S}_{H} = four_a(quad{H} + (i + {S}u) * p.m, a_start + (i + {S}u) * p.m + p.m - 1u);
 #end
 #end
+#for H QUADS
+#for L SPREAD
+#for J 4
+#for S 4
+        sum{H}_{L}_{J} = fma(vec4<f32>(subgroupBroadcast(a{S}_{H}[{J}], {L}u)), right{S}, sum{H}_{L}_{J});
+#end
+#end
+#end
+#end
+#else
+#for B READS
+        let a{B} = four_a(a{B}_at + i, a{B}_at + k - 1u);
+#end
+#for B READS
+#for L LANES
+#for S 4
+        sum{B}_{L} = fma(vec4<f32>(subgroupBroadcast(a{B}[{S}], {L}u)), right{S}, sum{B}_{L});
+#end
+#end
+#end
+#endif
+    }
+#else
+    for (var i = 0u; i < k; i++) {
+#if TRANS_B
+#for C 4
+        let b{C} = load_b(b{C}_at + i);
+#end
+        let right = vec4<f32>(b0, b1, b2, b3);
+#else
+        let right = four_b(b_start + i * p.n + column, b_start + i * p.n + p.n - 1u);
+#endif
+#for B READS
+        let a{B} = load_a(a{B}_at + i * a_step);
+#end
+#for B READS
+#for L LANES
+        sum{B}_{L} = fma(vec4<f32>(subgroupBroadcast(a{B}, {L}u)), right, sum{B}_{L});
 #end
 #end
     }
+#endif
     // One place that stores, for all: unrolled, what a product ends with takes longer to compile than the product.
-    var sums: array<f32, 8 * ROW_BLOCKS * COLUMN_BLOCKS>;
-#for R ROW_BLOCKS
-#for L 8
-#for C COLUMN_BLOCKS
-    sums[({R} * 8 + {L}) * COLUMN_BLOCKS + {C}] = sum{R}_{L}_{C};
+    var sums: array<vec4<f32>, 32>;
+#if BLOCKS
+#for H QUADS
+#for L SPREAD
+#for J 4
+    sums[({H} * SPREAD + {L}) * 4 + {J}] = sum{H}_{L}_{J};
 #end
 #end
 #end
-    for (var i = 0u; i < 8u * ROW_BLOCKS * COLUMN_BLOCKS; i++) {
-        store(group.z, row + i / COLUMN_BLOCKS, column + 8u * (i % COLUMN_BLOCKS), sums[i]);
+#else
+#for B READS
+#for L LANES
+    sums[{B} * LANES + {L}] = sum{B}_{L};
+#end
+#end
+#endif
+    for (var i = 0u; i < 32u; i++) {
+        store(group.z, row + i, column, sums[i]);
     }
 }

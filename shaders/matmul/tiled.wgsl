@@ -1,30 +1,9 @@
 // Matrix product by blocks in workgroup memory: c = alpha op(a) op(b) + beta c. 256 lanes as 16 x 16, a lane makes TILE x TILE elements 16 apart, a
 // workgroup BLOCK x BLOCK with BLOCK = 16 TILE; DEPTH steps of k are staged at a time. What a GPU wants: each number is fetched once a block, and
 // neighbouring lanes touch neighbouring addresses. Past the edges zeros are staged. Sums run over k in order.
-// TRANS_A: a is [k, m]. TRANS_B: b is [n, k]. BETA: c is read. BIAS: a row is added to every row. GELU: c keeps what the activation, into y, was applied to.
-// Operands: a [batch, m, k] read · b [batch, k, n] read · c [batch, m, n] write · bias [n] read (BIAS) · y [m, n] write (GELU).
-// Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up.
-#define T f32
-#operand a read T
-#operand b read T
-#operand c write T
-#if BIAS
-#operand bias read T
-#endif
-#if GELU
-#operand y write T
-#endif
-struct Params {
-    a_at: u32, b_at: u32, c_at: u32,
-#if BIAS
-    bias_at: u32,
-#endif
-#if GELU
-    y_at: u32,
-#endif
-    m: u32, n: u32, k: u32, alpha: f32, beta: f32,
-}
-@group(1) @binding(0) var<uniform> p: Params;
+// TILE: 4, or 8, which is worth it where there are blocks enough for the device.
+// Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up; `first` rows of workgroups are left out.
+#include "matmul/operands.wgsl"
 
 const TILE_SIZE = TILE;
 const BLOCK = 16u * TILE_SIZE;
@@ -35,11 +14,9 @@ const PITCH = BLOCK + 1u;
 var<workgroup> staged_a: array<f32, DEPTH * PITCH>;
 var<workgroup> staged_b: array<f32, DEPTH * PITCH>;
 
-#include "matmul/finish.wgsl"
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = group.y * BLOCK;
+    let row = (group.y + p.first) * BLOCK;
     let column = group.x * BLOCK;
     let a_start = group.z * p.m * p.k;
     let b_start = group.z * p.k * p.n;

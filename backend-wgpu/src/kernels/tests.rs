@@ -34,16 +34,21 @@ fn defines(kernel: &Kernel) -> Vec<Defines> {
             };
             all = all.iter().flat_map(|d| sizes.map(|size| with(d, size))).collect();
         }
-        "matmul/registers.wgsl" => {
+        "matmul/subgroup.wgsl" => {
             for d in &mut all {
-                let one = value(d, "TRANS_A") && !value(d, "TRANS_B");
-                d.push(("STEP_ONE", one.into()));
+                let lanes = d.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, lanes)| *lanes);
+                let spread = lanes.min(8);
+                d.extend([("READS", 32 / lanes), ("SPREAD", spread), ("QUADS", 8 / spread)]);
             }
         }
         _ => {}
     }
     // The activation comes after a bias, and neither with beta or a transposed a.
     all.retain(|d| !value(d, "GELU") || value(d, "BIAS"));
+    // Vectors of a product's operands have whole fours of k.
+    if kernel.flags.contains(&"K4") {
+        all.retain(|d| !value(d, "WIDE") || value(d, "K4"));
+    }
     all
 }
 
@@ -142,7 +147,13 @@ fn check(
         .unwrap_or_else(|error| panic!("{what}: {}\n{source}", error.emit_to_string(&source)));
     // No capability beyond WebGPU's own, but for the kernel that is for subgroups.
     let subgroups = kernel.path.contains("/subgroup");
-    let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    if kernel.path == "matmul/cooperative.wgsl" {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX;
+    }
+    if source.contains("f16;") {
+        capabilities |= Capabilities::SHADER_FLOAT16;
+    }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())

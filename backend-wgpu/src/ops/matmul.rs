@@ -1,17 +1,11 @@
 use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
-use backend::{Result, View};
+use backend::{DType, Result, View};
 
-use crate::backend::{MatmulKernel, WgpuBackend};
+use crate::backend::WgpuBackend;
 use crate::kernels;
 use crate::launch::Grid;
+use crate::matmul::MatmulKernel;
 use crate::memory::WgpuBuffer;
-
-/// Rows and columns of a workgroup of `matmul/registers.wgsl`.
-const REGISTERS: usize = 64;
-/// Rows and columns of a workgroup of `matmul/subgroup.wgsl`.
-const SUBGROUP: [usize; 2] = [32, 32];
-/// Rows and columns that make the larger tile of `matmul/tiled.wgsl` worth it.
-const LARGE: usize = 1024;
 
 /// What follows a product: a row to add, and where its activation goes.
 #[derive(Clone, Copy, Default)]
@@ -81,12 +75,17 @@ impl WgpuBackend {
         if batch == 0 || m == 0 || n == 0 {
             return Ok(());
         }
+        let kernel = self.matmul_kernel.unwrap_or_else(|| MatmulKernel::fixed(&self.device.info, m, n));
+        let [rows, columns] = kernel.block(&self.device.info);
         let (m4, n4, k4) = (m % 4 == 0, n % 4 == 0, k % 4 == 0);
-        let sizes = (m as u32, n as u32, k as u32);
-        // What both kernels take alike.
+        // What all kernels take alike.
         macro_rules! run {
-            ($call:expr, $block:expr) => {{
-                let mut call = $call
+            ($params:ident, |$call:ident| $own:expr) => {{
+                let (m, n, k) = (m as u32, n as u32, k as u32);
+                let $call = self.call(op, kernels::$params { m, n, k, first: 0, alpha, beta });
+                let mut call = $own
+                    .wide(n4 && k4 && (m4 || !trans_a))
+                    .native_f16()
                     .define("TRANS_A", trans_a)
                     .define("TRANS_B", trans_b)
                     .define("BETA", beta != 0.0)
@@ -101,40 +100,28 @@ impl WgpuBackend {
                 if let Some(y) = epilogue.gelu {
                     call = call.write_wide(y);
                 }
-                call.run(Grid::Exact([n.div_ceil($block), m.div_ceil($block), batch]))
+                call
             }};
         }
-        match self.matmul_kernel {
-            MatmulKernel::Registers => {
-                let params = kernels::MatmulRegisters { m: sizes.0, n: sizes.1, k: sizes.2, alpha, beta };
-                // Every contiguous axis in fours: columns of c, and what is contiguous of a and b.
-                let wide = n4 && if trans_a { m4 } else { k4 } && if trans_b { k4 } else { n4 };
-                let one = trans_a && !trans_b;
-                run!(self.call(op, params).wide(wide).define("STEP_ONE", one), REGISTERS)
-            }
+        let grid = Grid::Exact([n.div_ceil(columns), m.div_ceil(rows), batch]);
+        let lanes = self.device.info.subgroup_lanes.unwrap_or(32);
+        match kernel {
+            MatmulKernel::Registers => run!(MatmulRegisters, |call| call.define("K4", k4)).run(grid),
             MatmulKernel::Subgroup => {
-                let params = kernels::MatmulSubgroup { m: sizes.0, n: sizes.1, k: sizes.2, alpha, beta };
-                let mut call = self.call(op, params).wide(k4);
-                call = if trans_a { call.read(a) } else { call.read_wide(a) };
-                call = if trans_b { call.read_wide(b) } else { call.read(b) };
-                call = call.write(c);
-                if let Some(bias) = epilogue.bias {
-                    call = call.read(bias);
-                }
-                if let Some(y) = epilogue.gelu {
-                    call = call.write(y);
-                }
-                call.define("TRANS_A", trans_a)
-                    .define("TRANS_B", trans_b)
-                    .define("BETA", beta != 0.0)
-                    .define("BIAS", epilogue.bias.is_some())
-                    .define("GELU", epilogue.gelu.is_some())
-                    .run(Grid::Exact([n.div_ceil(SUBGROUP[1]), m.div_ceil(SUBGROUP[0]), batch]))
+                let spread = lanes.min(8);
+                run!(MatmulSubgroup, |call| call
+                    .define("K4", k4)
+                    .define("LANES", lanes)
+                    .define("READS", 32 / lanes)
+                    .define("SPREAD", spread)
+                    .define("QUADS", 8 / spread))
+                .run(grid)
             }
-            MatmulKernel::Tiled => {
-                let params = kernels::MatmulTiled { m: sizes.0, n: sizes.1, k: sizes.2, alpha, beta };
-                let tile = if m.min(n) >= LARGE { 8 } else { 4 };
-                run!(self.call(op, params).define("TILE", tile as u32), 16 * tile)
+            MatmulKernel::Tiled64 => run!(MatmulTiled, |call| call.define("TILE", 4u32)).run(grid),
+            MatmulKernel::Tiled128 => run!(MatmulTiled, |call| call.define("TILE", 8u32)).run(grid),
+            MatmulKernel::Cooperative => {
+                let half = a.dtype() == DType::F16 && self.device.info.cooperative_f16;
+                run!(MatmulCooperative, |call| call.define("HALF", half).define("LANES", lanes)).run(grid)
             }
         }
     }

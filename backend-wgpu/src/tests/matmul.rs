@@ -4,21 +4,18 @@ use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu};
 use super::elementwise::gelu;
 use super::{close, empty, floats, get, random, rig, twice};
 use crate::WgpuBackend;
-use crate::backend::MatmulKernel;
+use crate::matmul::MatmulKernel;
 
 /// The rig's device with each of the kernels.
 fn every(rig: &WgpuBackend) -> Vec<WgpuBackend> {
-    let mut kernels = vec![MatmulKernel::Registers, MatmulKernel::Tiled];
-    if rig.device.info.subgroups_of_eight {
-        kernels.push(MatmulKernel::Subgroup);
-    }
-    let with = |matmul_kernel| WgpuBackend {
+    let kernels = MatmulKernel::ALL.into_iter().filter(|kernel| kernel.runs_on(&rig.device.info));
+    let with = |kernel| WgpuBackend {
         device: std::sync::Arc::clone(&rig.device),
         pool: std::sync::Arc::clone(&rig.pool),
-        matmul_kernel,
+        matmul_kernel: Some(kernel),
         subgroups: rig.subgroups,
     };
-    kernels.into_iter().map(with).collect()
+    kernels.map(with).collect()
 }
 
 fn reference(

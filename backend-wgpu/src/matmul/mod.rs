@@ -1,0 +1,5 @@
+//! Which kernel a matrix product takes.
+
+mod kernel;
+
+pub(crate) use kernel::MatmulKernel;
