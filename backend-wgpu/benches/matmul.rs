@@ -123,7 +123,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!("{}, {}", backend.adapter(), arguments.dtype);
     for kernel in backend.matmul_kernels() {
         if arguments.kernel.as_ref().is_none_or(|wanted| wanted == kernel) {
-            println!("{kernel:26} {:>10} {:>10}   GFLOP/s by the clock, and per 2 CPU-seconds", "clock", "CPU");
+            println!(
+                "{kernel:26} {:>10} {:>10}   GFLOP/s by the clock, and per 2 CPU-seconds",
+                "clock", "CPU"
+            );
             backend.pin_matmul(kernel)?;
             measure(&backend, &arguments)?;
         }

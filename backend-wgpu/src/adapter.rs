@@ -22,6 +22,8 @@ pub struct AdapterInfo {
     pub cooperative_matrices: bool,
     /// Whether they can multiply 16 x 16 f16, summed in f32.
     pub cooperative_f16: bool,
+    /// Whether it can tell when a kernel began and ended.
+    pub timestamps: bool,
     /// The largest buffer, in bytes.
     pub max_buffer: u64,
     /// The largest window on a buffer that a kernel sees, in bytes.
@@ -128,6 +130,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
         cooperative_matrices: cooperative(8, wgpu::CooperativeScalarType::F32),
         cooperative_f16: features.contains(wgpu::Features::SHADER_F16)
             && cooperative(16, wgpu::CooperativeScalarType::F16),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         software: info.device_type == DeviceType::Cpu,
         api: info.backend.to_str(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::local::{LocalCommunicator, connect};
+use backend::local::LocalCommunicator;
 use backend::ops::{self, Scratch, check_copy, check_float};
 use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
@@ -13,15 +13,21 @@ use crate::kernels::Params;
 use crate::launch::Call;
 use crate::matmul::MatmulKernel;
 use crate::memory::{Pool, WgpuBuffer};
+use crate::ops::matmul::MOST_FLOPS;
 use crate::ops::{attention, bias, embedding, layernorm, sum};
+use crate::profile::KernelTime;
+use crate::setup::Setup;
 use crate::trial::Trial;
 
 /// One rank on an adapter.
+#[derive(Clone)]
 pub struct WgpuBackend {
     pub(crate) device: Arc<Device>,
     pub(crate) pool: Arc<Pool>,
     /// The kernel of every matrix product, where one was asked for.
     pub(crate) matmul_kernel: Option<MatmulKernel>,
+    /// Work of a dispatch of a matrix product at the most.
+    pub(crate) most_flops: u64,
     /// Whether attention takes its kernels for subgroups of eight.
     pub(crate) subgroups: bool,
 }
@@ -32,7 +38,7 @@ impl WgpuBackend {
     /// # Errors
     /// [`Error::NoDevice`] with what was looked for and what would do.
     pub fn new(choice: &Choice, timeout: Duration) -> Result<Self> {
-        Self::on_trial(choice, timeout, &Trial::default())
+        Setup::new(choice.clone(), timeout).rank()
     }
 
     /// As [`new`](Self::new), with these changes.
@@ -41,7 +47,7 @@ impl WgpuBackend {
     /// As [`new`](Self::new); [`Error::Argument`] for a patch of what is not there.
     #[doc(hidden)]
     pub fn on_trial(choice: &Choice, timeout: Duration, trial: &Trial) -> Result<Self> {
-        Ok(Self::rank(Device::open(choice, timeout, trial)?))
+        Setup { trial: trial.clone(), ..Setup::new(choice.clone(), timeout) }.rank()
     }
 
     /// That many ranks on one adapter, connected; rank i gets the i-th. No wait, for the device or for each other, lasts longer than `timeout`.
@@ -49,14 +55,18 @@ impl WgpuBackend {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn cluster(ranks: usize, timeout: Duration, choice: &Choice) -> Result<Vec<LocalCommunicator<Self>>> {
-        let device = Device::open(choice, timeout, &Trial::default())?;
-        let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&device)))).collect();
-        Ok(connect(&backends, timeout))
+        Setup::new(choice.clone(), timeout).cluster(ranks)
     }
 
-    fn rank(device: Arc<Device>) -> Self {
+    pub(crate) fn rank(device: Arc<Device>) -> Self {
         let subgroups = device.info.software && device.info.subgroup_lanes == Some(8);
-        Self { pool: Pool::new(Arc::clone(&device)), device, matmul_kernel: None, subgroups }
+        Self {
+            pool: Pool::new(Arc::clone(&device)),
+            device,
+            matmul_kernel: None,
+            most_flops: MOST_FLOPS,
+            subgroups,
+        }
     }
 
     /// The adapter that this rank runs on.
@@ -82,9 +92,27 @@ impl WgpuBackend {
             }
             None => Err(Error::Unsupported {
                 op: "matmul",
-                what: format!("kernel '{name}'; {} has {}", self.device.info, self.matmul_kernels().join(", ")),
+                what: format!(
+                    "kernel '{name}'; {} has {}",
+                    self.device.info,
+                    self.matmul_kernels().join(", ")
+                ),
             }),
         }
+    }
+
+    /// What each kernel took since this was last asked for, over all ranks of the device, the longest first; nothing where [`Setup::profile`] is not set.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]: the adapter has no timestamps. What failed on the device.
+    pub fn profile(&self) -> Result<Vec<KernelTime>> {
+        if !self.device.info.timestamps {
+            return Err(Error::Unsupported {
+                op: "profile",
+                what: format!("{} has no timestamps", self.device.info),
+            });
+        }
+        self.device.ask(|reply| crate::queue::Command::Profile { reply })
     }
 
     pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {

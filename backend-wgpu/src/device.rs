@@ -1,19 +1,17 @@
 //! An open device: its limits, its pipelines, the thread that owns its queue, and the first thing that went wrong on it.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use backend::{Error, Result};
 
-use crate::adapter::{self, AdapterInfo, Choice};
-use crate::kernels::Kernel;
-use crate::preprocess::{self, Bindings};
+use crate::adapter::{self, AdapterInfo};
+use crate::compile::Compiler;
+use crate::matmul::Choices;
 use crate::queue::{Command, Owner};
-use crate::trial::{Sources, Trial};
+use crate::setup::Setup;
 
 /// The first failure of a device; every later read and sync returns it.
 #[derive(Debug, Default)]
@@ -29,47 +27,15 @@ impl Failure {
     }
 }
 
-/// A kernel variant: what is compiled once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Variant {
-    pub path: &'static str,
-    pub defines: Vec<(&'static str, u32)>,
-    pub bindings: Bindings,
-}
-
-/// A compiled kernel and the layout of its storage buffers.
-#[derive(Debug)]
-pub(crate) struct Pipeline {
-    pub raw: wgpu::ComputePipeline,
-    pub layout: Arc<Layout>,
-}
-
-/// The layout of some number of storage buffers, of which some are written.
-#[derive(Debug)]
-pub(crate) struct Layout {
-    pub raw: wgpu::BindGroupLayout,
-    pub id: u64,
-}
-
-type Cache<K, V> = Mutex<HashMap<K, Arc<OnceLock<V>>>>;
-
-/// Looks the key up, and makes its value outside the lock if nobody has.
-fn cached<K: std::hash::Hash + Eq, V: Clone>(cache: &Cache<K, V>, key: K, make: impl FnOnce() -> V) -> V {
-    let slot = Arc::clone(cache.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
-    slot.get_or_init(make).clone()
-}
-
 /// What the ranks on one adapter share.
 pub(crate) struct Device {
     pub info: AdapterInfo,
     pub max_buffer: u64,
     pub max_binding: u64,
     pub max_groups: u32,
-    raw: wgpu::Device,
-    sources: Sources,
-    uniform_layout: wgpu::BindGroupLayout,
-    pipelines: Cache<Variant, Option<Arc<Pipeline>>>,
-    layouts: Cache<(usize, u16), Arc<Layout>>,
+    pub compiler: Arc<Compiler>,
+    /// Which kernels multiply matrices.
+    pub choices: Arc<Choices>,
     failure: Arc<Failure>,
     timeout: Duration,
     sender: Option<SyncSender<Command>>,
@@ -80,19 +46,24 @@ pub(crate) struct Device {
 const CHANNEL: usize = 4096;
 
 impl Device {
-    /// Opens the preferred acceptable adapter with all that it can do. No wait for the device lasts longer than `timeout`.
-    pub fn open(choice: &Choice, timeout: Duration, trial: &Trial) -> Result<Arc<Self>> {
-        let sources = trial.sources()?;
-        let (mut info, adapter) = adapter::choose(choice)?;
-        info.software &= !trial.as_hardware;
-        let limits = trial.limits(adapter.limits());
+    /// Opens the preferred acceptable adapter with all that it can do.
+    pub fn open(setup: &Setup) -> Result<Arc<Self>> {
+        let timeout = setup.timeout;
+        let sources = setup.trial.sources()?;
+        let (mut info, adapter) = adapter::choose(&setup.choice)?;
+        info.software &= !setup.trial.as_hardware;
+        let limits = setup.trial.limits(adapter.limits());
         let experimental = match info.cooperative_matrices || info.cooperative_f16 {
             true => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
             false => wgpu::Features::empty(),
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("mtnlg"),
-            required_features: adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | experimental),
+            required_features: adapter.features()
+                & (wgpu::Features::SUBGROUP
+                    | wgpu::Features::SHADER_F16
+                    | wgpu::Features::TIMESTAMP_QUERY
+                    | experimental),
             experimental_features: match experimental.is_empty() {
                 true => wgpu::ExperimentalFeatures::disabled(),
                 // SAFETY: the feature is for one kernel, which runs only where it has proved itself on this very adapter.
@@ -136,7 +107,12 @@ impl Device {
             }],
         });
         let (sender, receiver) = mpsc::sync_channel(CHANNEL);
-        let owner = Owner::new(raw.clone(), queue, &uniform_layout, Arc::clone(&failure), timeout);
+        let choices = Arc::new(Choices::new(setup, &info));
+        let mut owner = Owner::new(raw.clone(), queue, &uniform_layout, Arc::clone(&failure), timeout);
+        owner.choices = Some(Arc::clone(&choices));
+        if setup.profile && info.timestamps {
+            owner.start_profile();
+        }
         let owner =
             std::thread::Builder::new()
                 .name("wgpu".to_owned())
@@ -147,11 +123,8 @@ impl Device {
             max_binding: adapter::max_binding(&limits),
             max_groups: limits.max_compute_workgroups_per_dimension,
             info,
-            raw,
-            sources,
-            uniform_layout,
-            pipelines: Mutex::default(),
-            layouts: Mutex::default(),
+            compiler: Compiler::new(raw, uniform_layout, sources, setup.say),
+            choices,
             failure,
             timeout,
             sender: Some(sender),
@@ -177,6 +150,7 @@ impl Device {
     pub fn ask<T>(&self, command: impl FnOnce(mpsc::Sender<Result<T>>) -> Command) -> Result<T> {
         let (reply, answer) = mpsc::channel();
         self.send(command(reply));
+        self.compiler.settle();
         // The owner gives up first; what it does before it comes to this command may take as long again.
         match answer.recv_timeout(self.timeout.saturating_mul(2)) {
             Ok(result) => result,
@@ -198,94 +172,9 @@ impl Device {
         let _ = self.ask(|reply| Command::Release { reply });
     }
 
-    /// Runs `work` and returns the error that it raised, if it did.
+    /// What `work` made, or the error that it raised.
     pub fn scoped<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> std::result::Result<T, wgpu::Error> {
-        let validation = self.raw.push_error_scope(wgpu::ErrorFilter::Validation);
-        let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let value = work(&self.raw);
-        let memory = pollster::block_on(memory.pop());
-        let validation = pollster::block_on(validation.pop());
-        match memory.or(validation) {
-            None => Ok(value),
-            Some(error) => Err(error),
-        }
-    }
-
-    /// The compiled kernel; `None` once the device has failed, which a kernel that does not compile makes it.
-    pub fn pipeline(&self, kernel: &'static Kernel, variant: Variant) -> Option<Arc<Pipeline>> {
-        cached(&self.pipelines, variant.clone(), || match self.compile(kernel, &variant) {
-            Ok(pipeline) => Some(Arc::new(pipeline)),
-            Err(what) => {
-                self.failure.set(format!(
-                    "kernel {} {:?} does not compile: {what}; this is a defect of the backend or the driver, please report it",
-                    variant.path, variant.defines
-                ));
-                None
-            }
-        })
-    }
-
-    fn compile(&self, kernel: &Kernel, variant: &Variant) -> std::result::Result<Pipeline, String> {
-        let files: Vec<_> = self.sources.iter().map(|(path, text)| (*path, &**text)).collect();
-        let source = preprocess::expand(&files, kernel.path, &variant.defines, &variant.bindings)?;
-        let layout = self.layout(variant.bindings.count(), variant.bindings.written);
-        let pipeline = self.scoped(|device| {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.path),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            };
-            let checks = wgpu::ShaderRuntimeChecks {
-                force_loop_bounding: false,
-                int_div_checks: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
-            };
-            // SAFETY: what is left out are guards against endless loops and division by zero. The kernels are this crate's own: each loop counts up to
-            // a bound that does not change in it, divisors are extents that the operations have checked not to be zero, or constants. Bounds
-            // checks stay.
-            #[allow(unsafe_code, reason = "the guards cost a fifth of a matrix product's time")]
-            let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&layout.raw), Some(&self.uniform_layout)],
-                immediate_size: 0,
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.path),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    // Every kernel writes its workgroup memory before it reads it.
-                    zero_initialize_workgroup_memory: false,
-                    ..wgpu::PipelineCompilationOptions::default()
-                },
-                cache: None,
-            })
-        });
-        let raw = pipeline.map_err(|error| error.to_string())?;
-        Ok(Pipeline { raw, layout })
-    }
-
-    fn layout(&self, bindings: usize, written: u16) -> Arc<Layout> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        cached(&self.layouts, (bindings, written), || {
-            let entry = |binding: usize| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: written >> binding & 1 == 0 },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            };
-            let entries: Vec<_> = (0..bindings).map(entry).collect();
-            let raw = self.raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries,
-            });
-            Arc::new(Layout { raw, id: NEXT.fetch_add(1, Relaxed) })
-        })
+        self.compiler.scoped(work)
     }
 }
 

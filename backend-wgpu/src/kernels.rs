@@ -95,16 +95,16 @@ kernels! {
     BlockSquares "sum/block_squares.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { n: u32, blocks: u32, block: u32, }
     Reduce "reduce/reduce.wgsl" ["WIDE" "MAX"] [] { n: u32, }
     MatmulRegisters "matmul/registers.wgsl" ["WIDE" "K4" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] [] {
-        m: u32, n: u32, k: u32, first: u32, alpha: f32, beta: f32,
+        m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
     }
     MatmulSubgroup "matmul/subgroup.wgsl" ["WIDE" "K4" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] ["LANES" = &[4, 8, 16, 32]] {
-        m: u32, n: u32, k: u32, first: u32, alpha: f32, beta: f32,
+        m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
     }
     MatmulTiled "matmul/tiled.wgsl" ["TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] ["TILE" = &[4, 8]] {
-        m: u32, n: u32, k: u32, first: u32, alpha: f32, beta: f32,
+        m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
     }
     MatmulCooperative "matmul/cooperative.wgsl" ["HALF" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] ["LANES" = &[32, 64]] {
-        m: u32, n: u32, k: u32, first: u32, alpha: f32, beta: f32,
+        m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
     }
     Attention "attention/forward.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 40]] {
         s: u32, a: u32, d: u32, scale: f32,

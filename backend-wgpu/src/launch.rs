@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use backend::{DType, Error, Result, View};
 
-use crate::device::{Device, Variant};
+use crate::compile::Variant;
+use crate::device::Device;
 use crate::kernels::Params;
 use crate::memory::{ALIGNMENT, Memory, WgpuBuffer};
 use crate::operand::Element;
@@ -122,9 +123,21 @@ impl<'a, P: Params> Call<'a, P> {
     /// Launches it.
     ///
     /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn run(self, grid: Grid) -> Result<()> {
+        let device = self.device;
+        if let Some(launch) = self.prepare(grid)? {
+            device.send(Command::Launch(Box::new(launch)));
+        }
+        Ok(())
+    }
+
+    /// What the owner thread needs to launch it; `None` where there is nothing to do. Its compilation has begun.
+    ///
+    /// # Errors
     /// [`Error::Limit`] where a window or the number of workgroups is past the device's; [`Error::Unsupported`] where it takes more buffers than a kernel can
     /// bind.
-    pub fn run(self, grid: Grid) -> Result<()> {
+    pub fn prepare(self, grid: Grid) -> Result<Option<Launch>> {
         let merged = merge(&self.operands);
         let (mut bindings, mut windows) = (merged.bindings, merged.windows);
         if windows.len() > MAX_BINDINGS {
@@ -164,18 +177,15 @@ impl<'a, P: Params> Call<'a, P> {
         }
         let groups = self.groups(grid)?;
         if groups.contains(&0) {
-            return Ok(());
+            return Ok(None);
         }
         let mut defines = self.defines;
         if flagged {
             defines.push(("WIDE", wide.into()));
         }
         let variant = Variant { path: P::KERNEL.path, defines, bindings };
-        // A kernel that does not compile has failed the device, which the next read says.
-        if let Some(pipeline) = self.device.pipeline(P::KERNEL, variant) {
-            self.device.send(Command::Launch(Box::new(Launch { pipeline, windows, params, groups })));
-        }
-        Ok(())
+        let pipeline = self.device.compiler.pipeline(variant);
+        Ok(Some(Launch { pipeline, windows, params, groups }))
     }
 
     fn groups(&self, grid: Grid) -> Result<[u32; 3]> {

@@ -28,6 +28,7 @@
 
 mod adapter;
 mod backend;
+mod compile;
 mod device;
 mod kernels;
 mod launch;
@@ -36,7 +37,9 @@ mod memory;
 mod operand;
 mod ops;
 mod preprocess;
+mod profile;
 mod queue;
+mod setup;
 mod shaders;
 #[cfg(test)]
 #[allow(clippy::needless_range_loop, reason = "indices are the maths' own")]
@@ -46,5 +49,5 @@ mod trial;
 pub use crate::backend::WgpuBackend;
 pub use adapter::{AdapterInfo, Choice, adapters};
 pub use memory::WgpuBuffer;
-#[doc(hidden)]
-pub use trial::{Patch, Trial};
+pub use profile::KernelTime;
+pub use setup::{Kernels, Setup};

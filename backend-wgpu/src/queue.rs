@@ -7,20 +7,23 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backend::Result;
 
-use crate::device::{Failure, Pipeline, timed_out};
+use crate::compile::Promise;
+use crate::device::{Failure, timed_out};
+use crate::matmul::{Choices, Contest};
 use crate::memory::Memory;
 use crate::preprocess::MAX_BINDINGS;
+use crate::profile::{KernelTime, Profiler};
 
 /// Bytes that a kernel's parameters may have.
 pub(crate) const MAX_PARAMS: usize = 128;
 /// Distance of two kernels' parameters: the portable alignment of dynamic offsets.
 const STRIDE: usize = 256;
 /// Kernels of one submission at the most. A submission costs about as much as five kernels, so that this many make it cheap without leaving the device idle.
-const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 /// Host writes up to this ride in the batch; longer ones are submitted by themselves.
 const SMALL_WRITE: usize = 64 << 10;
 /// Host writes of one batch.
@@ -59,6 +62,10 @@ impl Window {
 pub(crate) enum Command {
     /// Run a kernel.
     Launch(Box<Launch>),
+    /// Run one of several kernels that do the same, and find out which is the fastest if nobody knows yet.
+    Contest(Box<Contest>),
+    /// What was measured since it was last asked for.
+    Profile { reply: Sender<Result<Vec<KernelTime>>> },
     /// Write host memory.
     Write { memory: Arc<Memory>, offset: u64, data: Vec<u8> },
     /// Read device memory.
@@ -70,8 +77,9 @@ pub(crate) enum Command {
 }
 
 /// A kernel with its operands.
+#[derive(Clone)]
 pub(crate) struct Launch {
-    pub pipeline: Arc<Pipeline>,
+    pub pipeline: Promise,
     pub windows: Vec<Window>,
     pub params: [u8; MAX_PARAMS],
     pub groups: [u32; 3],
@@ -79,7 +87,7 @@ pub(crate) struct Launch {
 
 /// A step of the batch that is being gathered.
 enum Step {
-    Launch { pipeline: Arc<Pipeline>, group: wgpu::BindGroup, offset: u32, groups: [u32; 3] },
+    Launch { pipeline: Promise, group: wgpu::BindGroup, offset: u32, groups: [u32; 3] },
     Copy { staged: u64, memory: Arc<Memory>, offset: u64, bytes: u64 },
 }
 
@@ -102,6 +110,9 @@ pub(crate) struct Owner {
     groups: HashMap<GroupKey, wgpu::BindGroup>,
     readback: Option<wgpu::Buffer>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
+    profiler: Option<Profiler>,
+    /// Where the outcome of contests is kept.
+    pub choices: Option<Arc<Choices>>,
 }
 
 impl Owner {
@@ -149,7 +160,14 @@ impl Owner {
             groups: HashMap::new(),
             readback: None,
             in_flight: VecDeque::new(),
+            profiler: None,
+            choices: None,
         }
+    }
+
+    /// From now on measures each kernel.
+    pub fn start_profile(&mut self) {
+        self.profiler = Some(Profiler::new(&self.device, self.queue.get_timestamp_period()));
     }
 
     /// Takes commands until every rank is gone.
@@ -193,7 +211,16 @@ impl Owner {
         match (command, self.failure.get()) {
             (Command::Launch(launch), None) => self.launch(*launch),
             (Command::Write { memory, offset, data }, None) => self.write(memory, offset, data),
-            (Command::Launch(_) | Command::Write { .. }, Some(_)) => {}
+            (Command::Contest(contest), None) => self.contest(&contest),
+            (Command::Launch(_) | Command::Contest(_) | Command::Write { .. }, Some(_)) => {}
+            (Command::Profile { reply }, Some(error)) => drop(reply.send(Err(error))),
+            (Command::Profile { reply }, None) => {
+                self.flush();
+                let waited = self.wait(None);
+                drop(
+                    reply.send(waited.map(|()| self.profiler.as_mut().map_or_else(Vec::new, Profiler::take))),
+                );
+            }
             (Command::Read { reply, .. }, Some(error)) => drop(reply.send(Err(error))),
             (Command::Sync { reply } | Command::Release { reply }, Some(error)) => {
                 drop(reply.send(Err(error)));
@@ -219,7 +246,11 @@ impl Owner {
         if self.launches == BATCH {
             self.flush();
         }
-        let mut key = (launch.pipeline.layout.id, [(0, 0, 0); MAX_BINDINGS]);
+        let pipeline = match launch.pipeline.wait() {
+            Ok(pipeline) => pipeline,
+            Err(what) => return self.failure.set(what.clone()),
+        };
+        let mut key = (pipeline.layout.id, [(0, 0, 0); MAX_BINDINGS]);
         for (slot, window) in key.1.iter_mut().zip(&launch.windows) {
             *slot = (window.memory.id, window.offset, window.size);
         }
@@ -230,7 +261,7 @@ impl Owner {
             let entries: Vec<_> = launch.windows.iter().enumerate().map(|(i, w)| w.entry(i)).collect();
             self.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
-                layout: &launch.pipeline.layout.raw,
+                layout: &pipeline.layout.raw,
                 entries: &entries,
             })
         });
@@ -273,27 +304,62 @@ impl Owner {
         }
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut steps = self.steps.iter().peekable();
+        let mut timed = Vec::new();
         while let Some(step) = steps.peek() {
             if let Step::Copy { staged, memory, offset, bytes } = step {
                 encoder.copy_buffer_to_buffer(&self.staging, *staged, &memory.raw, *offset, *bytes);
                 steps.next();
                 continue;
             }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            // One pass for a run of kernels; where each is measured, a pass for each.
+            let timestamp_writes = self.profiler.as_ref().map(|profiler| profiler.writes(timed.len()));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
             while let Some(Step::Launch { pipeline, group, offset, groups: [x, y, z] }) =
                 steps.next_if(|step| matches!(step, Step::Launch { .. }))
             {
+                let Some(Ok(pipeline)) = pipeline.get() else { continue };
                 pass.set_pipeline(&pipeline.raw);
                 pass.set_bind_group(0, group, &[]);
                 pass.set_bind_group(1, &self.uniform_group, &[*offset]);
                 pass.dispatch_workgroups(*x, *y, *z);
+                if self.profiler.is_some() {
+                    timed.push(pipeline.name.clone());
+                    break;
+                }
             }
+        }
+        if let Some(profiler) = &self.profiler {
+            profiler.resolve(&mut encoder, timed.len());
         }
         self.steps.clear();
         self.params.clear();
         self.staged.clear();
         self.launches = 0;
         self.submit(Some(encoder.finish()));
+        if let Some(mut profiler) = self.profiler.take() {
+            if let Err(what) = profiler.collect(&timed, || self.wait(None).is_ok()) {
+                self.failure.set(what);
+            }
+            self.profiler = Some(profiler);
+        }
+    }
+
+    /// Runs the winner of a contest, which is held first if it was not.
+    fn contest(&mut self, contest: &Contest) {
+        let Some(choices) = self.choices.clone() else { return };
+        let winner = choices.winner(contest, |launches| {
+            self.flush();
+            self.wait(None).ok()?;
+            let start = Instant::now();
+            launches.iter().for_each(|launch| self.launch(launch.clone()));
+            self.flush();
+            self.wait(None).ok()?;
+            Some(start.elapsed())
+        });
+        for launch in contest.launches(winner) {
+            self.launch(launch.clone());
+        }
     }
 
     fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) {

@@ -7,7 +7,7 @@ enable wgpu_cooperative_matrix;
 // well, so that any type, edge and epilogue will do.
 // The order in which a unit adds is its own, so that the bits differ from those of the other kernels.
 // SIDE: 8, or 16, where the units take f16 and sum in f32: HALF, for operands that are f16 in memory.
-// Dispatch: (n / 32, m / 32, batch), rounded up; `first` rows of workgroups are left out.
+// Dispatch: (n / 32, m / 32, batch), rounded up; `first_…` of them are left out.
 #include "matmul/operands.wgsl"
 #if HALF
 #define NUMBER f16
@@ -28,10 +28,11 @@ var<workgroup> staged_c: array<f32, 1024>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = (group.y + p.first) * 32u;
-    let column = group.x * 32u;
-    let a_start = group.z * p.m * p.k;
-    let b_start = group.z * p.k * p.n;
+    let matrix = group.z + p.first_matrix;
+    let row = (group.y + p.first_row) * 32u;
+    let column = (group.x + p.first_column) * 32u;
+    let a_start = matrix * p.m * p.k;
+    let b_start = matrix * p.k * p.n;
     for (var i = lane; i < 1024u; i += u32(LANES)) {
         staged_c[i] = 0.0;
     }
@@ -97,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let to_row = row + i / 32u;
         let to_column = column + i % 32u;
         if (to_row < p.m && to_column < p.n) {
-            finish((group.z * p.m + to_row) * p.n + to_column, to_column, p.alpha * staged_c[i]);
+            finish((matrix * p.m + to_row) * p.n + to_column, to_column, p.alpha * staged_c[i]);
         }
     }
 }

@@ -19,7 +19,7 @@ struct Params {
 #if GELU
     y_at: u32,
 #endif
-    m: u32, n: u32, k: u32, first: u32, alpha: f32, beta: f32,
+    m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
 }
 @group(1) @binding(0) var<uniform> p: Params;
 

@@ -3,7 +3,7 @@
 // processor that plays a GPU and has no subgroups of a known size.
 // Rows and columns past the edge are read as the last ones and not stored, so that the loop has no condition. Sums run over k in order.
 // K4: k is a multiple of four, and four steps are taken at a time.
-// Dispatch: (n / 64, m / 64, batch), rounded up; `first` rows of workgroups are left out.
+// Dispatch: (n / 64, m / 64, batch), rounded up; `first_…` of them are left out.
 #include "matmul/operands.wgsl"
 
 // acc += a row vector of b for each of eight rows: rows a0, a1 by columns b0, b1.
@@ -18,11 +18,12 @@ fn step(acc: ptr<function, array<vec4<f32>, 16>>, a0: vec4<f32>, a1: vec4<f32>, 
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = (group.y + p.first) * 64u + lane / 8u * 8u;
-    let column = group.x * 64u + lane % 8u * 8u;
+    let matrix = group.z + p.first_matrix;
+    let row = (group.y + p.first_row) * 64u + lane / 8u * 8u;
+    let column = (group.x + p.first_column) * 64u + lane % 8u * 8u;
     let k = p.k;
-    let a_start = group.z * p.m * k;
-    let b_start = group.z * k * p.n;
+    let a_start = matrix * p.m * k;
+    let b_start = matrix * k * p.n;
     var acc: array<vec4<f32>, 16>;
 #if !TRANS_A
 #for R 8
@@ -88,7 +89,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 #endif
 #for R 8
-    store(group.z, row + {R}u, column, acc[2 * {R}]);
-    store(group.z, row + {R}u, column + 4u, acc[2 * {R} + 1]);
+    store(matrix, row + {R}u, column, acc[2 * {R}]);
+    store(matrix, row + {R}u, column + 4u, acc[2 * {R} + 1]);
 #end
 }

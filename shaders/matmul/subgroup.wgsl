@@ -4,7 +4,7 @@
 // cache), so that a tile is as large as its compilation may last. A sum goes through four steps of k before the next one is taken up.
 // Rows and columns past the edge are read as the last ones and not stored. Sums run over k in order.
 // K4: k is a multiple of four. LANES: 4, 8, 16 or 32, and subgroups have exactly as many. READS: 32 / LANES. SPREAD: the smaller of LANES and 8. QUADS: 8 / SPREAD.
-// Dispatch: (n / (4 LANES), m / 32, batch), rounded up; `first` rows of workgroups are left out.
+// Dispatch: (n / (4 LANES), m / 32, batch), rounded up; `first_…` of them are left out.
 #if K4
 #if TRANS_A
 // Rows come in blocks of four.
@@ -15,11 +15,12 @@
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let row = (group.y + p.first) * 32u;
-    let column = (group.x * LANES + lane) * 4u;
+    let matrix = group.z + p.first_matrix;
+    let row = (group.y + p.first_row) * 32u;
+    let column = ((group.x + p.first_column) * LANES + lane) * 4u;
     let k = p.k;
-    let a_start = group.z * p.m * k;
-    let b_start = group.z * k * p.n;
+    let a_start = matrix * p.m * k;
+    let b_start = matrix * k * p.n;
 #if TRANS_A
     let a_step = p.m;
 #for H QUADS
@@ -136,6 +137,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
 #end
 #endif
     for (var i = 0u; i < 32u; i++) {
-        store(group.z, row + i, column, sums[i]);
+        store(matrix, row + i, column, sums[i]);
     }
 }

@@ -2,7 +2,7 @@
 // workgroup BLOCK x BLOCK with BLOCK = 16 TILE; DEPTH steps of k are staged at a time. What a GPU wants: each number is fetched once a block, and
 // neighbouring lanes touch neighbouring addresses. Past the edges zeros are staged. Sums run over k in order.
 // TILE: 4, or 8, which is worth it where there are blocks enough for the device.
-// Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up; `first` rows of workgroups are left out.
+// Dispatch: (n / BLOCK, m / BLOCK, batch), rounded up; `first_…` of them are left out.
 #include "matmul/operands.wgsl"
 
 const TILE_SIZE = TILE;
@@ -16,10 +16,11 @@ var<workgroup> staged_b: array<f32, DEPTH * PITCH>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let row = (group.y + p.first) * BLOCK;
-    let column = group.x * BLOCK;
-    let a_start = group.z * p.m * p.k;
-    let b_start = group.z * p.k * p.n;
+    let matrix = group.z + p.first_matrix;
+    let row = (group.y + p.first_row) * BLOCK;
+    let column = (group.x + p.first_column) * BLOCK;
+    let a_start = matrix * p.m * p.k;
+    let b_start = matrix * p.k * p.n;
     let lane_row = lane / 16u;
     let lane_column = lane % 16u;
     var acc: array<f32, TILE_SIZE * TILE_SIZE>;
@@ -76,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let to_row = row + lane_row + 16u * r;
             let to_column = column + lane_column + 16u * j;
             if (to_row < p.m && to_column < p.n) {
-                finish((group.z * p.m + to_row) * p.n + to_column, to_column, p.alpha * acc[r * TILE_SIZE + j]);
+                finish((matrix * p.m + to_row) * p.n + to_column, to_column, p.alpha * acc[r * TILE_SIZE + j]);
             }
         }
     }

@@ -11,7 +11,7 @@ pub(crate) mod embedding;
 mod gelu;
 mod host;
 pub(crate) mod layernorm;
-mod matmul;
+pub(crate) mod matmul;
 mod reduce;
 pub(crate) mod sum;
 

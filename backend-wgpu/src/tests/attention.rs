@@ -72,12 +72,7 @@ fn forward_and_backward() {
     let Some(rig) = rig() else { return };
     // With the kernels for subgroups of eight, where the adapter has them, and without.
     for subgroups in [false, rig.subgroups] {
-        cases(&WgpuBackend {
-            device: std::sync::Arc::clone(&rig.device),
-            pool: std::sync::Arc::clone(&rig.pool),
-            matmul_kernel: rig.matmul_kernel,
-            subgroups,
-        });
+        cases(&WgpuBackend { subgroups, ..rig.clone() });
     }
 }
 

@@ -1,23 +1,17 @@
 //! What an operation makes of an element or a row has the same bits whatever else the call has, and wherever the operands begin.
 
-use std::sync::Arc;
-
 use backend::DType;
 
 use super::kit::{CASES, Kit, Output};
 use super::rig;
 use crate::WgpuBackend;
-use crate::backend::MatmulKernel;
+use crate::matmul::MatmulKernel;
 
 #[test]
 fn parts_have_the_bits_of_the_whole() {
     let Some(rig) = rig() else { return };
-    let portable = WgpuBackend {
-        device: Arc::clone(&rig.device),
-        pool: Arc::clone(&rig.pool),
-        matmul_kernel: MatmulKernel::Tiled,
-        subgroups: false,
-    };
+    let portable =
+        WgpuBackend { matmul_kernel: Some(MatmulKernel::Tiled64), subgroups: false, ..rig.clone() };
     for (backend, dtype) in [(rig, DType::F32), (rig, DType::Bf16), (&portable, DType::F32)] {
         for n in [40, 37] {
             for case in CASES {

@@ -37,12 +37,8 @@ fn what_the_device_lacks_is_said() {
 #[test]
 fn memory_is_counted_and_reused() {
     let Some(rig) = rig() else { return };
-    let backend = WgpuBackend {
-        device: std::sync::Arc::clone(&rig.device),
-        pool: crate::memory::Pool::new(std::sync::Arc::clone(&rig.device)),
-        matmul_kernel: rig.matmul_kernel,
-        subgroups: rig.subgroups,
-    };
+    let backend =
+        WgpuBackend { pool: crate::memory::Pool::new(std::sync::Arc::clone(&rig.device)), ..rig.clone() };
     let alloc = |n| -> Tensor<_> { backend.alloc(Class::Optimizer, DType::F32, Shape::new(&[n])).unwrap() };
     let (a, b) = (alloc(100), alloc(300));
     assert_eq!(backend.usage(Class::Optimizer).current, 1600);

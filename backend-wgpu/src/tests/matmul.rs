@@ -1,20 +1,15 @@
-use backend::Backend;
-use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu};
+use backend::ops::{Cast, Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
+use backend::{Backend, Class as MemoryClass, DType, Shape, Tensor};
 
 use super::elementwise::gelu;
-use super::{close, empty, floats, get, random, rig, twice};
-use crate::WgpuBackend;
-use crate::matmul::MatmulKernel;
+use super::{TIMEOUT, close, empty, floats, get, random, rig, twice};
+use crate::matmul::{Class, MatmulKernel, qualifies};
+use crate::{Choice, Kernels, Setup, WgpuBackend};
 
 /// The rig's device with each of the kernels.
 fn every(rig: &WgpuBackend) -> Vec<WgpuBackend> {
     let kernels = MatmulKernel::ALL.into_iter().filter(|kernel| kernel.runs_on(&rig.device.info));
-    let with = |kernel| WgpuBackend {
-        device: std::sync::Arc::clone(&rig.device),
-        pool: std::sync::Arc::clone(&rig.pool),
-        matmul_kernel: Some(kernel),
-        subgroups: rig.subgroups,
-    };
+    let with = |kernel| WgpuBackend { matmul_kernel: Some(kernel), ..rig.clone() };
     kernels.map(with).collect()
 }
 
@@ -116,4 +111,149 @@ fn linear_layers() {
             close("y", &get(backend, &y), &sum.iter().map(|&x| gelu(x)).collect::<Vec<_>>(), 1e-5);
         }
     }
+}
+
+/// A product's operands of a type, with something before them so that nothing begins at a vector, if `offset` is odd.
+fn bits(
+    backend: &WgpuBackend,
+    dtype: DType,
+    dims: [usize; 4],
+    trans: [bool; 2],
+    offset: usize,
+    beta: f32,
+) -> Vec<u32> {
+    let [batch, m, n, k] = dims;
+    let narrow = |data: Vec<f32>| {
+        let exact = floats(backend, &data, 0, [data.len()]);
+        let whole =
+            backend.alloc(MemoryClass::Activations, dtype, Shape::new(&[data.len() + offset])).unwrap();
+        let tensor = Tensor::new(whole.view().buffer().clone(), dtype, offset, [data.len()]).unwrap();
+        backend.cast(Cast { src: exact.view(), dst: tensor.view() }).unwrap();
+        tensor
+    };
+    let (a, b) = (narrow(random(batch * m * k, 11)), narrow(random(batch * k * n, 12)));
+    let c = floats(backend, &random(batch * m * n, 13), offset, [batch, m, n]);
+    let [trans_a, trans_b] = trans;
+    let a_shape = if trans_a { [batch, k, m] } else { [batch, m, k] };
+    let b_shape = if trans_b { [batch, n, k] } else { [batch, k, n] };
+    let args = Matmul {
+        a: a.view().reshape(a_shape).unwrap(),
+        b: b.view().reshape(b_shape).unwrap(),
+        c: c.view(),
+        trans_a,
+        trans_b,
+        alpha: 0.7,
+        beta,
+    };
+    backend.matmul(args).unwrap();
+    get(backend, &c).iter().map(|x| x.to_bits()).collect()
+}
+
+const ALL_TRANS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+
+#[test]
+fn all_kernels_that_sum_in_order_make_the_same_bits_in_any_cut() {
+    let Some(rig) = rig() else { return };
+    let kernels = every(rig).into_iter().filter(|b| b.matmul_kernel.is_some_and(MatmulKernel::in_order));
+    let kernels: Vec<_> = kernels.collect();
+    assert!(kernels.len() >= 3);
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        for (dims, offset) in [([2, 132, 140, 36], 0), ([1, 67, 75, 33], 1), ([1, 4, 8, 2000], 0)] {
+            for trans in ALL_TRANS {
+                let beta = if trans[0] { 0.3 } else { 0.0 };
+                let first = bits(&kernels[0], dtype, dims, trans, offset, beta);
+                for backend in &kernels {
+                    for most_flops in [backend.most_flops, 1 << 21, 1] {
+                        let cut = WgpuBackend { most_flops, ..backend.clone() };
+                        let got = bits(&cut, dtype, dims, trans, offset, beta);
+                        let what = format!("{:?} {dtype} {dims:?} {trans:?} {most_flops}", cut.matmul_kernel);
+                        let off = first.iter().zip(&got).position(|(x, y)| x != y);
+                        assert!(off.is_none(), "{what}: element {off:?} has other bits");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn measured_kernels_make_the_bits_of_fixed_ones_and_are_kept() {
+    let Some(rig) = rig() else { return };
+    let dir = std::env::temp_dir().join(format!("mtnlg-tuning-{}", std::process::id()));
+    let file = dir.join("matmul-kernels.tsv");
+    let choice = Choice::Any { name: None };
+    let open = |kernels, cache: Option<&std::path::Path>| {
+        let cache = cache.map(std::path::Path::to_owned);
+        Setup { kernels, cache, ..Setup::new(choice.clone(), TIMEOUT) }.rank().unwrap()
+    };
+    let dims = [1, 260, 136, 64];
+    for trans in ALL_TRANS {
+        let expected = bits(rig, DType::F32, dims, trans, 0, 0.0);
+        let fixed = open(Kernels::Fixed, Some(&dir));
+        assert_eq!(bits(&fixed, DType::F32, dims, trans, 0, 0.0), expected);
+        assert!(trans != ALL_TRANS[0] || !file.exists(), "fixed kernels measure nothing");
+        let measured = open(Kernels::SameBits, Some(&dir));
+        for _ in 0..2 {
+            assert_eq!(bits(&measured, DType::F32, dims, trans, 0, 0.0), expected);
+        }
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!((1..=4).contains(&text.lines().count()) && text.contains("\tf32 f32 nn m2 n1 k0\t"), "{text}");
+    // What the file says is taken, whoever is the fastest; what it cannot mean is not.
+    let lines: Vec<_> = text.lines().map(|line| line.rsplit_once('\t').unwrap().0).collect();
+    let class =
+        Class::new([false, false], [DType::F32, DType::F32], MatmulDims { batch: 1, m: 260, n: 136, k: 64 });
+    for (kernel, taken) in [("tiled64", Some(MatmulKernel::Tiled64)), ("no such kernel", None)] {
+        let edited: String = lines.iter().map(|line| format!("{line}\t{kernel}\nnonsense\n")).collect();
+        std::fs::write(&file, edited).unwrap();
+        let backend = open(Kernels::SameBits, Some(&dir));
+        assert_eq!(backend.device.choices.decided(class, MatmulKernel::Registers), taken);
+        let fixed = open(Kernels::Fixed, Some(&dir));
+        assert_eq!(
+            fixed.device.choices.decided(class, MatmulKernel::Registers),
+            Some(MatmulKernel::Registers)
+        );
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_kernel_that_is_wrong_does_not_qualify() {
+    let Some(rig) = rig() else { return };
+    let dims = MatmulDims { batch: 1, m: 9, n: 9, k: 9 };
+    for (dtypes, fours) in [([DType::F32, DType::F32], true), ([DType::Bf16, DType::Bf16], false)] {
+        let class = Class { fours, ..Class::new([false, true], dtypes, dims) };
+        assert!(qualifies(rig, class, MatmulKernel::Tiled64, MatmulKernel::Registers));
+    }
+    // Where the hardware has no matrix units the kernel for them does not even compile: no winner, and no failure of the device.
+    if !rig.device.info.cooperative_matrices {
+        let class = Class::new([false, false], [DType::F32, DType::F32], dims);
+        assert!(!qualifies(rig, class, MatmulKernel::Cooperative, MatmulKernel::Registers));
+        rig.sync().unwrap();
+    }
+}
+
+#[test]
+fn a_profile_counts_every_dispatch() {
+    let Some(rig) = rig() else { return };
+    let setup = Setup { profile: true, ..Setup::new(Choice::Any { name: None }, TIMEOUT) };
+    let backend = setup.rank().unwrap();
+    if !backend.adapter().timestamps {
+        assert!(backend.profile().is_err());
+        return;
+    }
+    assert_eq!(rig.profile().unwrap(), vec![], "nothing is measured unless it was asked for");
+    let x = floats(&backend, &random(1 << 16, 1), 0, [256, 256]);
+    let c = empty(&backend, 0, [256, 256]);
+    for _ in 0..300 {
+        backend.scale(x.view(), 1.0).unwrap();
+    }
+    let (trans_a, trans_b) = (false, true);
+    let args = Matmul { a: x.view(), b: x.view(), c: c.view(), trans_a, trans_b, alpha: 1.0, beta: 0.0 };
+    backend.matmul(args).unwrap();
+    let profile = backend.profile().unwrap();
+    let of = |part: &str| profile.iter().find(|kernel| kernel.name.starts_with(part)).unwrap();
+    assert_eq!((of("elementwise/scale").dispatches, of("matmul/").dispatches), (300, 1), "{profile:?}");
+    assert!(of("matmul/").name.ends_with(" nt") && profile.iter().all(|kernel| !kernel.time.is_zero()));
+    assert_eq!(backend.profile().unwrap(), vec![]);
 }

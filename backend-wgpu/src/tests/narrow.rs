@@ -1,14 +1,12 @@
 //! bf16 and f16: an operation on narrow operands does what it does on the same values in f32, and rounds its results once.
 
-use std::sync::Arc;
-
 use backend::ops::Cast;
 use backend::{Backend, Class, DType, Shape};
 
 use super::kit::{CASES, Kit, decode, encode};
 use super::rig;
 use crate::WgpuBackend;
-use crate::backend::MatmulKernel;
+use crate::matmul::MatmulKernel;
 
 #[test]
 fn narrow_operations_are_those_of_f32_rounded_once() {
@@ -16,10 +14,9 @@ fn narrow_operations_are_those_of_f32_rounded_once() {
     // With the kernels for subgroups of eight, where the adapter has them, and without.
     for (portable, grid) in [(false, DType::Bf16), (true, DType::Bf16), (false, DType::F16)] {
         let backend = &WgpuBackend {
-            device: Arc::clone(&rig.device),
-            pool: Arc::clone(&rig.pool),
-            matmul_kernel: if portable { MatmulKernel::Tiled } else { rig.matmul_kernel },
+            matmul_kernel: if portable { Some(MatmulKernel::Tiled64) } else { rig.matmul_kernel },
             subgroups: rig.subgroups && !portable,
+            ..rig.clone()
         };
         // In vectors, and one element at a time.
         for (n, offset) in [(40, 0), (37, 1)] {
