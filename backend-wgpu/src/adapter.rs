@@ -50,7 +50,8 @@ pub enum Choice {
 }
 
 impl Choice {
-    fn accepts(&self, info: &AdapterInfo) -> bool {
+    /// Whether the adapter will do.
+    pub fn accepts(&self, info: &AdapterInfo) -> bool {
         match self {
             Choice::Hardware => !info.software,
             Choice::Any { name: None } => true,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use backend::local::LocalCommunicator;
 use backend::ops::{self, Scratch, check_copy, check_float};
-use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
+use backend::{
+    Backend, Class, DType, Error, Info, KernelTime, ReduceOp, Result, Shape, Support, Tensor, Usage, View,
+};
 
 use crate::adapter::{AdapterInfo, Choice};
 use crate::device::Device;
@@ -15,7 +17,6 @@ use crate::matmul::MatmulKernel;
 use crate::memory::{Pool, WgpuBuffer};
 use crate::ops::matmul::MOST_FLOPS;
 use crate::ops::{attention, bias, embedding, layernorm, sum};
-use crate::profile::KernelTime;
 use crate::setup::Setup;
 use crate::trial::Trial;
 
@@ -99,20 +100,6 @@ impl WgpuBackend {
                 ),
             }),
         }
-    }
-
-    /// What each kernel took since this was last asked for, over all ranks of the device, the longest first; nothing where [`Setup::profile`] is not set.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`]: the adapter has no timestamps. What failed on the device.
-    pub fn profile(&self) -> Result<Vec<KernelTime>> {
-        if !self.device.info.timestamps {
-            return Err(Error::Unsupported {
-                op: "profile",
-                what: format!("{} has no timestamps", self.device.info),
-            });
-        }
-        self.device.ask(|reply| crate::queue::Command::Profile { reply })
     }
 
     pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {
@@ -234,6 +221,13 @@ impl Backend for WgpuBackend {
 
     fn sync(&self) -> Result<()> {
         self.device.ask(|reply| crate::queue::Command::Sync { reply })
+    }
+
+    fn profile(&self) -> Result<Option<Vec<KernelTime>>> {
+        match self.device.profiled {
+            true => self.device.ask(|reply| crate::queue::Command::Profile { reply }).map(Some),
+            false => Ok(None),
+        }
     }
 
     fn fill(&self, x: View<'_, WgpuBuffer>, value: f32) -> Result<()> {

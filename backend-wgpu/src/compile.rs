@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::preprocess::{self, Bindings};
-use crate::shaders;
+use crate::trial::Sources;
 
 /// A kernel variant: what is compiled once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,7 @@ pub(crate) type Promise = Arc<OnceLock<Result<Pipeline, String>>>;
 pub(crate) struct Compiler {
     raw: wgpu::Device,
     uniform_layout: wgpu::BindGroupLayout,
+    sources: Sources,
     layouts: Mutex<HashMap<(usize, u16), Arc<Layout>>>,
     pipelines: Mutex<HashMap<Variant, Promise>>,
     say: Option<fn(&str)>,
@@ -85,11 +86,12 @@ struct Work {
 const OFTEN: Duration = Duration::from_secs(1);
 
 impl Compiler {
-    pub fn new(raw: wgpu::Device, uniform_layout: wgpu::BindGroupLayout, say: Option<fn(&str)>) -> Arc<Self> {
+    pub fn new(raw: wgpu::Device, uniform_layout: wgpu::BindGroupLayout, sources: Sources, say: Option<fn(&str)>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             raw,
             uniform_layout,
+            sources,
             layouts: Mutex::default(),
             pipelines: Mutex::default(),
             say,
@@ -206,7 +208,8 @@ impl Compiler {
 
     fn compile(&self, variant: &Variant) -> Result<Pipeline, String> {
         let path = variant.path;
-        let source = preprocess::expand(shaders::FILES, path, &variant.defines, &variant.bindings)?;
+        let files: Vec<_> = self.sources.iter().map(|(path, text)| (*path, &**text)).collect();
+        let source = preprocess::expand(&files, path, &variant.defines, &variant.bindings)?;
         let layout = self.layout(variant.bindings.count(), variant.bindings.written);
         let pipeline = self.scoped(|device| {
             let descriptor = wgpu::ShaderModuleDescriptor {

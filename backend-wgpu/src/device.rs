@@ -34,6 +34,8 @@ pub(crate) struct Device {
     pub max_binding: u64,
     pub max_groups: u32,
     pub compiler: Arc<Compiler>,
+    /// Whether each kernel's time is taken.
+    pub profiled: bool,
     /// Which kernels multiply matrices.
     pub choices: Arc<Choices>,
     failure: Arc<Failure>,
@@ -110,7 +112,8 @@ impl Device {
         let choices = Arc::new(Choices::new(setup, &info));
         let mut owner = Owner::new(raw.clone(), queue, &uniform_layout, Arc::clone(&failure), timeout);
         owner.choices = Some(Arc::clone(&choices));
-        if setup.profile && info.timestamps {
+        let profiled = setup.profile && info.timestamps;
+        if profiled {
             owner.start_profile();
         }
         let owner =
@@ -124,6 +127,7 @@ impl Device {
             max_groups: limits.max_compute_workgroups_per_dimension,
             info,
             compiler: Compiler::new(raw, uniform_layout, sources, setup.say),
+            profiled,
             choices,
             failure,
             timeout,

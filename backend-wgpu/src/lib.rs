@@ -17,8 +17,10 @@
 //! * **One thread owns the device.** Ranks hand their work to it through one channel, and it submits in the order of arrival. What a rank hands over before
 //!   a meeting on the host is therefore executed before what another rank hands over after it: that is all the synchronisation that the collectives
 //!   of ranks on one device need.
-//! * **Portable limits.** At most 8 storage buffers, 16 KiB of workgroup memory and 256 invocations; no subgroups, no float atomics; barriers in uniform
-//!   control flow only.
+//! * **Portable limits.** At most 8 storage buffers, 16 KiB of workgroup memory and 256 invocations; no float atomics; barriers in uniform control
+//!   flow only. A kernel that needs more (subgroups of a known size, cooperative matrices) has another one in its place where the adapter lacks that.
+//! * **Measured kernels change no bit.** Where several kernels do the same, [`Kernels`] says how one is chosen; but for [`Kernels::Fastest`] only among
+//!   those that make the same bits.
 //! * **Narrow in memory only.** bf16 and f16 lie two in a word; kernels compute in f32 whatever the operands are, and what is stored is rounded once, to nearest
 //!   even. Views may begin and end anywhere; those of multiples of four elements are fast.
 //! * **The same bits wherever it lies.** What an operation makes of an element or a row depends neither on how many others a call has nor on where the
@@ -49,5 +51,6 @@ mod trial;
 pub use crate::backend::WgpuBackend;
 pub use adapter::{AdapterInfo, Choice, adapters};
 pub use memory::WgpuBuffer;
-pub use profile::KernelTime;
+#[doc(hidden)]
+pub use trial::{Patch, Trial};
 pub use setup::{Kernels, Setup};

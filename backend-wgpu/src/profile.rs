@@ -5,18 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::queue::BATCH;
+use backend::KernelTime;
 
-/// What a kernel took.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KernelTime {
-    /// The shader's path below `shaders/`, and what tells its variants apart.
-    pub name: String,
-    /// How often it ran.
-    pub dispatches: u64,
-    /// Time on the device, in all.
-    pub time: Duration,
-}
+use crate::queue::BATCH;
 
 /// Takes the times.
 pub(crate) struct Profiler {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use backend::Result;
+use backend::{KernelTime, Result};
 
 use crate::compile::Promise;
 use crate::device::{Failure, timed_out};
 use crate::matmul::{Choices, Contest};
 use crate::memory::Memory;
 use crate::preprocess::MAX_BINDINGS;
-use crate::profile::{KernelTime, Profiler};
+use crate::profile::Profiler;
 
 /// Bytes that a kernel's parameters may have.
 pub(crate) const MAX_PARAMS: usize = 128;

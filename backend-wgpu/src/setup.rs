@@ -10,6 +10,7 @@ use backend::local::{LocalCommunicator, connect};
 use crate::adapter::Choice;
 use crate::backend::WgpuBackend;
 use crate::device::Device;
+use crate::trial::Trial;
 
 /// How the kernels are chosen that do the same in different ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,16 +35,19 @@ pub struct Setup {
     pub kernels: Kernels,
     /// The folder where measurements of kernels are kept between runs.
     pub cache: Option<PathBuf>,
-    /// Whether each kernel's time is taken.
+    /// Whether each kernel's time is taken, where the adapter can tell it.
     pub profile: bool,
     /// What is given a line of progress while kernels are compiled and measured.
     pub say: Option<fn(&str)>,
+    /// What a test changes of the device.
+    #[doc(hidden)]
+    pub trial: Trial,
 }
 
 impl Setup {
     /// Fixed kernels, no cache, no profile, not a word.
     pub fn new(choice: Choice, timeout: Duration) -> Self {
-        Self { choice, timeout, kernels: Kernels::Fixed, cache: None, profile: false, say: None }
+        Self { choice, timeout, kernels: Kernels::Fixed, cache: None, profile: false, say: None, trial: Trial::default() }
     }
 
     /// A rank alone on the preferred acceptable adapter.

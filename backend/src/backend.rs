@@ -1,5 +1,7 @@
 //! The trait that a backend implements.
 
+use std::time::Duration;
+
 use crate::ops::{
     AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
     BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout,
@@ -19,6 +21,17 @@ pub struct Info {
     pub driver: String,
     /// Whether the device is a processor that plays a GPU.
     pub software: bool,
+}
+
+/// What a kernel took on the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelTime {
+    /// The backend's name for the kernel and its variant.
+    pub name: String,
+    /// How often it ran.
+    pub dispatches: u64,
+    /// Time on the device, in all.
+    pub time: Duration,
 }
 
 /// How a backend does an operation.
@@ -75,6 +88,15 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Whatever the device has failed with.
     fn sync(&self) -> Result<()>;
+
+    /// What each kernel took since this was last asked for, over all ranks of the device, the longest first; `None` where kernels are not measured, because the backend was
+    /// not opened so, or cannot.
+    ///
+    /// # Errors
+    /// Whatever the device has failed with.
+    fn profile(&self) -> Result<Option<Vec<KernelTime>>> {
+        Ok(None)
+    }
 
     /// `x = value`.
     ///

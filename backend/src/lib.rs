@@ -26,7 +26,7 @@ pub mod process;
 pub mod rendezvous;
 mod view;
 
-pub use backend::{Backend, Info, Support};
+pub use backend::{Backend, Info, KernelTime, Support};
 pub use communicator::{Communicator, Group, GroupKind, Lane, ReduceOp};
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -1,9 +1,9 @@
-//! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second.
+//! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second, and where the device's time goes.
 
 use std::time::{Duration, Instant};
 
 use backend::philox::Stream;
-use backend::{Backend, Class};
+use backend::{Backend, Class, KernelTime};
 use serde::Serialize;
 
 use crate::config::RunConfig;
@@ -31,6 +31,33 @@ pub struct StepBench {
     pub model_gflops: f64,
     /// Peak bytes of the rank that holds most.
     pub peak_bytes: u64,
+    /// What each kernel took a step, the longest first, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Vec<KernelShare>>,
+}
+
+/// A kernel's part of a step, over all ranks of the device.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelShare {
+    /// Its name and variant.
+    pub kernel: String,
+    /// Dispatches a step.
+    pub dispatches: f64,
+    /// Milliseconds a step on the device.
+    pub milliseconds: f64,
+    /// Of the device's time.
+    pub share: f64,
+}
+
+fn shares(kernels: &[KernelTime], steps: usize) -> Vec<KernelShare> {
+    let total: f64 = kernels.iter().map(|kernel| kernel.time.as_secs_f64()).sum();
+    let share = |kernel: &KernelTime| KernelShare {
+        kernel: kernel.name.clone(),
+        dispatches: kernel.dispatches as f64 / steps as f64,
+        milliseconds: 1e3 * kernel.time.as_secs_f64() / steps as f64,
+        share: kernel.time.as_secs_f64() / total.max(f64::MIN_POSITIVE),
+    };
+    kernels.iter().map(share).collect()
 }
 
 /// Steps that are run before the clock counts.
@@ -66,6 +93,10 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         let mut times: Vec<Duration> = Vec::new();
         let start = Instant::now();
         loop {
+            if times.len() == WARM_UP as usize && communicator.rank() == 0 {
+                // What the warm-up took does not count.
+                backend.profile()?;
+            }
             let begin = Instant::now();
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
             let enough =
@@ -81,8 +112,10 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
             }
         }
         let peak: u64 = Class::ALL.iter().map(|&class| backend.usage(class).peak).sum();
-        Ok((times, peak))
+        let profile = if communicator.rank() == 0 { backend.profile()? } else { None };
+        Ok((times, peak, profile))
     })?;
+    let profile = ranks[0].2.as_ref().map(|kernels| shares(kernels, ranks[0].0.len() - WARM_UP as usize));
     let mut times: Vec<f64> = ranks[0].0[WARM_UP as usize..].iter().map(Duration::as_secs_f64).collect();
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
@@ -95,7 +128,8 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         tokens_per_second,
         step_seconds: [times[0], median, times[times.len() - 1]],
         model_gflops: tokens_per_second * config.model.flops_per_token() / 1e9,
-        peak_bytes: ranks.iter().map(|(_, peak)| *peak).max().unwrap_or(0),
+        peak_bytes: ranks.iter().map(|(_, peak, _)| *peak).max().unwrap_or(0),
+        profile,
     })
 }
 
@@ -109,6 +143,22 @@ impl std::fmt::Display for StepBench {
         )?;
         writeln!(f, "  {:.0} tokens/s, {:.1} model GFLOP/s", self.tokens_per_second, self.model_gflops)?;
         writeln!(f, "  step: median {median:.1} ms, fastest {fastest:.1}, slowest {slowest:.1}")?;
-        write!(f, "  memory: {:.1} MiB on the fullest rank", self.peak_bytes as f64 / (1 << 20) as f64)
+        write!(f, "  memory: {:.1} MiB on the fullest rank", self.peak_bytes as f64 / (1 << 20) as f64)?;
+        let Some(kernels) = &self.profile else { return Ok(()) };
+        let total = |of: fn(&KernelShare) -> f64| kernels.iter().map(of).sum::<f64>();
+        write!(f, "\n  {:44} {:>10} {:>10} {:>7}", "kernel, a step", "dispatches", "ms", "share")?;
+        for KernelShare { kernel, dispatches, milliseconds, share } in kernels {
+            write!(f, "\n  {kernel:44} {dispatches:>10.1} {milliseconds:>10.2} {:>6.1}%", 100.0 * share)?;
+        }
+        let products =
+            kernels.iter().filter(|k| ["matmul/", "attention/"].iter().any(|p| k.kernel.starts_with(p)));
+        let products: f64 = products.map(|kernel| kernel.share).sum();
+        let (dispatches, milliseconds) = (total(|k| k.dispatches), total(|k| k.milliseconds));
+        write!(f, "\n  {:44} {dispatches:>10.1} {milliseconds:>10.2}", "all")?;
+        write!(
+            f,
+            "\n  in matrix products and attention: {:.1}% (measured kernel by kernel, which slows the step)",
+            100.0 * products
+        )
     }
 }

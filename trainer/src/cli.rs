@@ -90,6 +90,12 @@ pub struct BenchStepArgs {
     /// Any configuration key; may be given many times
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
+    /// Choose kernels by rule, never by measurement
+    #[arg(long)]
+    pub deterministic: bool,
+    /// Print where the device's time goes, kernel by kernel
+    #[arg(long)]
+    pub profile: bool,
     /// How long to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     pub seconds: f64,
@@ -114,6 +120,9 @@ impl BenchStepArgs {
             ("train.global_batch", self.global_batch),
         ] {
             layers = layers.assign(key, i64::from(value), "bench step");
+        }
+        if self.deterministic {
+            layers = layers.assign("numerics.deterministic", true, "--deterministic");
         }
         for assignment in &self.set {
             layers = layers.set(assignment)?;
@@ -173,6 +182,9 @@ pub struct TrainArgs {
     /// How sums are taken: fast, or invariant for the same bits in every layout
     #[arg(long, value_name = "MODE")]
     pub numerics: Option<String>,
+    /// Choose kernels by rule, never by measurement: the same bits on every run, whatever state the machine is in
+    #[arg(long)]
+    pub deterministic: bool,
     /// Optimizer steps
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
@@ -276,6 +288,7 @@ impl TrainArgs {
         for (key, on, flag) in [
             ("parallel.sequence_parallel", self.sequence_parallel, "--sequence-parallel"),
             ("parallel.sharded_optimizer", self.sharded_optimizer, "--sharded-optimizer"),
+            ("numerics.deterministic", self.deterministic, "--deterministic"),
         ] {
             if on {
                 layers = layers.assign(key, true, flag);

@@ -1,8 +1,11 @@
 //! Which backend a run uses, and why: one line for the user.
 
-use backend_wgpu::{AdapterInfo, Choice, adapters};
+use std::time::Duration;
+
+use backend_wgpu::{AdapterInfo, Choice, Kernels, Setup, adapters};
 
 use crate::config::BackendChoice;
+use crate::run::cache_dir;
 use crate::{Error, Result};
 
 /// The backend of a run.
@@ -10,8 +13,66 @@ use crate::{Error, Result};
 pub enum Device {
     /// The CPU backend.
     Cpu,
-    /// The wgpu backend, on an adapter that this accepts.
-    Wgpu(Choice),
+    /// The wgpu backend.
+    Wgpu(Gpu),
+}
+
+/// How the wgpu backend is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Which adapters will do.
+    pub choice: Choice,
+    /// How kernels are chosen that do the same.
+    pub kernels: Kernels,
+    /// Whether each kernel's time is taken.
+    pub profile: bool,
+}
+
+impl Gpu {
+    fn new(choice: Choice) -> Self {
+        Self { choice, kernels: Kernels::Fixed, profile: false }
+    }
+
+    /// What the backend is opened with; measurements of kernels are kept in the cache folder, progress is told on stderr.
+    pub fn setup(&self, timeout: Duration) -> Setup {
+        Setup {
+            kernels: self.kernels,
+            cache: Some(cache_dir()),
+            profile: self.profile,
+            say: Some(|line| eprintln!("{line}")),
+            ..Setup::new(self.choice.clone(), timeout)
+        }
+    }
+}
+
+impl Device {
+    /// The same device with kernels chosen that way.
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        match self {
+            Self::Cpu => Self::Cpu,
+            Self::Wgpu(gpu) => Self::Wgpu(Gpu { kernels, ..gpu }),
+        }
+    }
+
+    /// The same device, which tells what each kernel took.
+    ///
+    /// # Errors
+    /// The CPU backend, which has no kernels; an adapter without timestamps.
+    pub fn profiled(self) -> Result<Self> {
+        let user = |what: String, remedy| Err(Error::user(what).remedy(remedy));
+        match self {
+            Self::Cpu => {
+                user("--profile: the CPU backend has no kernels to measure".to_owned(), "use --backend wgpu")
+            }
+            Self::Wgpu(gpu) => match adapters().iter().find(|adapter| gpu.choice.accepts(adapter)) {
+                Some(adapter) if !adapter.timestamps => user(
+                    format!("--profile: {adapter} has no timestamps"),
+                    "update its driver, or leave --profile out",
+                ),
+                _ => Ok(Self::Wgpu(Gpu { profile: true, ..gpu })),
+            },
+        }
+    }
 }
 
 /// Chooses the backend; returns it with one line that says which and why.
@@ -25,7 +86,7 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
         BackendChoice::Cpu => Ok((Device::Cpu, format!("cpu, {} (asked for)", threads()))),
         BackendChoice::Wgpu => match adapters().first() {
             Some(adapter) => {
-                Ok((Device::Wgpu(Choice::Any { name: None }), format!("wgpu on {adapter} (asked for)")))
+                Ok((Device::Wgpu(Gpu::new(Choice::Any { name: None })), format!("wgpu on {adapter} (asked for)")))
             }
             None => Err(Error::user("--backend wgpu: this machine has no Vulkan, Metal or DX12 adapter").remedy(
                 "install the GPU's driver (or, on Debian, the software adapter: mesa-vulkan-drivers libvulkan1), or use --backend cpu",
@@ -37,7 +98,9 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
 
 fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {
     match adapters.iter().find(|adapter| !adapter.software) {
-        Some(adapter) => (Device::Wgpu(Choice::Hardware), format!("wgpu on {adapter} (the GPU found)")),
+        Some(adapter) => {
+            (Device::Wgpu(Gpu::new(Choice::Hardware)), format!("wgpu on {adapter} (the GPU found)"))
+        }
         None if adapters.is_empty() => (Device::Cpu, format!("cpu, {} (no GPU found)", threads())),
         None => {
             let software = &adapters[0].name;
@@ -89,6 +152,7 @@ mod tests {
             f16: false,
             cooperative_matrices: false,
             cooperative_f16: false,
+            timestamps: false,
             driver: "driver 1".to_owned(),
             max_buffer: 1 << 28,
             max_binding: 1 << 27,
@@ -98,7 +162,7 @@ mod tests {
     #[test]
     fn auto_prefers_hardware_and_never_takes_software() {
         let (device, why) = automatic(&[adapter("Radeon", false), adapter("llvmpipe", true)]);
-        assert_eq!(device, Device::Wgpu(Choice::Hardware));
+        assert_eq!(device, Device::Wgpu(Gpu::new(Choice::Hardware)));
         assert!(why.contains("Radeon"), "{why}");
         let (device, why) = automatic(&[adapter("llvmpipe", true)]);
         assert_eq!(device, Device::Cpu);

@@ -9,7 +9,6 @@ use backend::local::{self, LocalCommunicator};
 use backend::process::{Launch, ProcessCommunicator, Transport};
 use backend::{Backend, Communicator};
 use backend_cpu::CpuBackend;
-use backend_wgpu::WgpuBackend;
 
 use crate::device::Device;
 use crate::{Error, Result};
@@ -78,7 +77,7 @@ pub trait Job {
 pub fn launch<J: Job>(device: &Device, ranks: usize, job: J) -> Result<J::Output> {
     match device {
         Device::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
-        Device::Wgpu(choice) => job.run(World::Threads(WgpuBackend::cluster(ranks, TIMEOUT, choice)?)),
+        Device::Wgpu(gpu) => job.run(World::Threads(gpu.setup(TIMEOUT).cluster(ranks)?)),
     }
 }
 
@@ -166,8 +165,8 @@ impl Process {
                 let backend = CpuBackend::new((cores / self.world_size()).max(1));
                 job.run(World::Process(ProcessCommunicator::new(transport, backend, TIMEOUT)))
             }
-            Device::Wgpu(choice) => {
-                let backend = Arc::new(self.or_fail(WgpuBackend::new(choice, TIMEOUT).map_err(Error::from))?);
+            Device::Wgpu(gpu) => {
+                let backend = Arc::new(self.or_fail(gpu.setup(TIMEOUT).rank().map_err(Error::from))?);
                 job.run(World::Process(ProcessCommunicator::new(transport, backend, TIMEOUT)))
             }
         }

@@ -42,8 +42,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
         Command::Devices => print(&device::table()),
         Command::Bench(BenchArgs { what: Bench::Step(args) }) => {
-            let (device, _) = device::choose(args.backend)?;
             let config = args.resolve()?;
+            let mut device = device::choose(args.backend)?.0.with_kernels(config.kernels());
+            if args.profile {
+                device = device.profiled()?;
+            }
             let ranks = config.layout().world_size();
             let result = launch(&device, ranks, bench::Step { config: &config, seconds: args.seconds })?;
             match args.json {

@@ -68,6 +68,9 @@ impl Class {
 /// The kernel of a class, once it is known.
 type Slot = Arc<OnceLock<MatmulKernel>>;
 
+/// Whether a kernel has passed its test, once it is known.
+type Verdict = Arc<OnceLock<bool>>;
+
 /// A product that several kernels could make.
 pub(crate) struct Contest {
     pub class: Class,
@@ -87,7 +90,7 @@ impl Contest {
 pub(crate) struct Choices {
     kernels: Kernels,
     slots: Mutex<HashMap<Class, Slot>>,
-    tested: Mutex<HashMap<(Class, MatmulKernel), Arc<OnceLock<bool>>>>,
+    tested: Mutex<HashMap<(Class, MatmulKernel), Verdict>>,
     spent: Mutex<Duration>,
     /// Adapter, driver and shaders: the first columns of the file's lines.
     key: String,

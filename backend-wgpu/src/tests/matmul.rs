@@ -238,11 +238,11 @@ fn a_profile_counts_every_dispatch() {
     let Some(rig) = rig() else { return };
     let setup = Setup { profile: true, ..Setup::new(Choice::Any { name: None }, TIMEOUT) };
     let backend = setup.rank().unwrap();
+    assert_eq!(rig.profile().unwrap(), None, "nothing is measured unless it was asked for");
     if !backend.adapter().timestamps {
-        assert!(backend.profile().is_err());
+        assert_eq!(backend.profile().unwrap(), None);
         return;
     }
-    assert_eq!(rig.profile().unwrap(), vec![], "nothing is measured unless it was asked for");
     let x = floats(&backend, &random(1 << 16, 1), 0, [256, 256]);
     let c = empty(&backend, 0, [256, 256]);
     for _ in 0..300 {
@@ -251,9 +251,9 @@ fn a_profile_counts_every_dispatch() {
     let (trans_a, trans_b) = (false, true);
     let args = Matmul { a: x.view(), b: x.view(), c: c.view(), trans_a, trans_b, alpha: 1.0, beta: 0.0 };
     backend.matmul(args).unwrap();
-    let profile = backend.profile().unwrap();
+    let profile = backend.profile().unwrap().unwrap();
     let of = |part: &str| profile.iter().find(|kernel| kernel.name.starts_with(part)).unwrap();
     assert_eq!((of("elementwise/scale").dispatches, of("matmul/").dispatches), (300, 1), "{profile:?}");
     assert!(of("matmul/").name.ends_with(" nt") && profile.iter().all(|kernel| !kernel.time.is_zero()));
-    assert_eq!(backend.profile().unwrap(), vec![]);
+    assert_eq!(backend.profile().unwrap(), Some(vec![]));
 }

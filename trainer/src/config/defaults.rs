@@ -170,7 +170,7 @@ pub fn preset(name: &str) -> Result<RunConfig> {
             sharded_optimizer: false,
             bucket: 0,
         },
-        numerics: NumericsConfig { mode: Mode::Fast, chunks: 8 },
+        numerics: NumericsConfig { mode: Mode::Fast, chunks: 8, deterministic: false },
         train: Train {
             steps: steps(tokens),
             tokens,

@@ -34,6 +34,8 @@ use crate::Result;
 use crate::batch::{Batch, BatchRamp};
 use crate::layout::Layout;
 use crate::lr::LearningRate;
+use backend_wgpu::Kernels;
+
 use crate::options::{Execution, LossScale, Numerics, Precision};
 use crate::schedule::Schedule;
 
@@ -98,6 +100,8 @@ pub struct NumericsConfig {
     pub mode: Mode,
     /// Parts of an axis that tensor parallelism splits, where the mode is invariant: a power of two that `parallel.tensor` divides.
     pub chunks: usize,
+    /// Whether kernels are chosen by rule and never by measurement, for the same bits on every run and whatever state the machine is in.
+    pub deterministic: bool,
 }
 
 /// `[train]`: batches, AdamW (Loshchilov & Hutter 2019) and what happens every so often.
@@ -205,6 +209,15 @@ impl RunConfig {
     /// The global batch, by the samples consumed before the step.
     pub fn batch(&self) -> Batch {
         self.train.batch()
+    }
+
+    /// How kernels are chosen that do the same: under invariant numerics only among those that make the same bits.
+    pub fn kernels(&self) -> Kernels {
+        match (self.numerics.deterministic, self.numerics.mode) {
+            (true, _) => Kernels::Fixed,
+            (false, Mode::Invariant) => Kernels::SameBits,
+            (false, Mode::Fast) => Kernels::Fastest,
+        }
     }
 
     /// How the engine executes the layout.

@@ -44,7 +44,7 @@ const SYNONYMS: [(&str, &str); 40] = [
     ("zero1", "parallel.sharded_optimizer"),
     ("bucket_size", "parallel.bucket"),
     ("scatter_gather_tensors_in_pipeline", "parallel.scatter_gather"),
-    ("deterministic", "numerics.mode"),
+    ("deterministic", "numerics.deterministic"),
 ];
 
 /// Every key there is, dotted: those of the default preset's configuration, which is complete.

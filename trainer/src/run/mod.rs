@@ -25,6 +25,7 @@ use crate::timeline::{self, Recorder};
 use crate::{Error, Result};
 use session::{Ended, Observer, Session};
 use text::Text;
+pub(crate) use text::cache_dir;
 
 pub use session::rank_config;
 pub use text::TOKENIZER_FILE;
@@ -54,6 +55,7 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
         check_world(&config, process)?;
     }
     let (device, why) = device::choose(config.run.backend)?;
+    let device = device.with_kernels(config.kernels());
     say(&format!("backend: {why}"));
     let reader = match resume {
         true => Some(newest(&config, &mut say)?),

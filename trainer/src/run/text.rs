@@ -172,7 +172,7 @@ impl Text {
 }
 
 /// Where prepared data is kept between runs: `MTNLG_CACHE`, else the user's cache folder.
-fn cache_dir() -> PathBuf {
+pub fn cache_dir() -> PathBuf {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     named("MTNLG_CACHE")
         .or_else(|| named("XDG_CACHE_HOME").or_else(|| named("LOCALAPPDATA")).map(|dir| dir.join("mtnlg")))
