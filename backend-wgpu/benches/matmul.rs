@@ -1,6 +1,6 @@
 //! Matrix products by each kernel that the adapter has: squares, and the linear layers of preset `laptop` (2048 tokens, hidden 128).
 //!
-//!     cargo bench -p backend-wgpu --bench matmul [-- [words that a line must hold …] [--kernel NAME] [--dtype f32|bf16|f16] [--seconds 2]]
+//!     cargo bench -p backend-wgpu --bench matmul [-- [words that a line must hold …] [--kernel NAME | --rule] [--dtype f32|bf16|f16] [--seconds 2]]
 //!
 //! Two rates: by the clock, and for each two seconds of processor time that the process took, which is what counts on a software adapter: it does not
 //! change with what else the machine does, and says what two cores alone would reach.
@@ -34,17 +34,21 @@ const CASES: [(&str, [usize; 3], bool, bool); 15] = [
 struct Arguments {
     words: Vec<String>,
     kernel: Option<String>,
+    /// Only the kernels that the fixed rule takes.
+    rule: bool,
     dtype: DType,
     seconds: f64,
 }
 
 fn arguments() -> std::result::Result<Arguments, String> {
-    let mut found = Arguments { words: Vec::new(), kernel: None, dtype: DType::F32, seconds: 2.0 };
+    let mut found =
+        Arguments { words: Vec::new(), kernel: None, rule: false, dtype: DType::F32, seconds: 2.0 };
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} wants a value"));
         match argument.as_str() {
             "--bench" => {}
+            "--rule" => found.rule = true,
             "--kernel" => found.kernel = Some(value()?),
             "--seconds" => found.seconds = value()?.parse().map_err(|_| "--seconds wants a number")?,
             "--dtype" => {
@@ -121,12 +125,16 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
     };
     println!("{}, {}", backend.adapter(), arguments.dtype);
+    let head = |name| {
+        println!("{name:26} {:>10} {:>10}   GFLOP/s by the clock, and per 2 CPU-seconds", "clock", "CPU");
+    };
+    if arguments.rule {
+        head("by the rule");
+        return Ok(measure(&backend, &arguments)?);
+    }
     for kernel in backend.matmul_kernels() {
         if arguments.kernel.as_ref().is_none_or(|wanted| wanted == kernel) {
-            println!(
-                "{kernel:26} {:>10} {:>10}   GFLOP/s by the clock, and per 2 CPU-seconds",
-                "clock", "CPU"
-            );
+            head(kernel);
             backend.pin_matmul(kernel)?;
             measure(&backend, &arguments)?;
         }

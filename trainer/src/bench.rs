@@ -29,6 +29,8 @@ pub struct StepBench {
     pub step_seconds: [f64; 3],
     /// Model FLOPs a second over all ranks: `tokens_per_second x FLOPs a token`.
     pub model_gflops: f64,
+    /// Tokens for each two seconds of processor time, where the system tells them: what two cores alone would reach, whatever else the machine did.
+    pub tokens_per_2_cpu_seconds: Option<f64>,
     /// Peak bytes of the rank that holds most.
     pub peak_bytes: u64,
     /// What each kernel took a step, the longest first, where that was asked for.
@@ -58,6 +60,15 @@ fn shares(kernels: &[KernelTime], steps: usize) -> Vec<KernelShare> {
         share: kernel.time.as_secs_f64() / total.max(f64::MIN_POSITIVE),
     };
     kernels.iter().map(share).collect()
+}
+
+/// Processor seconds of this process, user and system, where Linux tells them (in hundredths).
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold anything: state is field 3, the two times are 14 and 15.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 /// Steps that are run before the clock counts.
@@ -91,11 +102,13 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
     let ranks = world.run(|backend, communicator| -> backend::Result<_> {
         let mut rank = Rank::new(backend, communicator, config.clone())?;
         let mut times: Vec<Duration> = Vec::new();
+        let mut cpu = None;
         let start = Instant::now();
         loop {
             if times.len() == WARM_UP as usize && communicator.rank() == 0 {
                 // What the warm-up took does not count.
                 backend.profile()?;
+                cpu = cpu_seconds();
             }
             let begin = Instant::now();
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
@@ -113,9 +126,13 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         }
         let peak: u64 = Class::ALL.iter().map(|&class| backend.usage(class).peak).sum();
         let profile = if communicator.rank() == 0 { backend.profile()? } else { None };
-        Ok((times, peak, profile))
+        let cpu = cpu_seconds().zip(cpu).map(|(after, before)| after - before);
+        Ok((times, peak, profile, cpu))
     })?;
-    let profile = ranks[0].2.as_ref().map(|kernels| shares(kernels, ranks[0].0.len() - WARM_UP as usize));
+    let steps = ranks[0].0.len() - WARM_UP as usize;
+    let profile = ranks[0].2.as_ref().map(|kernels| shares(kernels, steps));
+    let tokens = (steps * config.global_batch * config.seq_len) as f64;
+    let tokens_per_2_cpu_seconds = ranks[0].3.filter(|&cpu| cpu > 0.0).map(|cpu| 2.0 * tokens / cpu);
     let mut times: Vec<f64> = ranks[0].0[WARM_UP as usize..].iter().map(Duration::as_secs_f64).collect();
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
@@ -128,7 +145,8 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         tokens_per_second,
         step_seconds: [times[0], median, times[times.len() - 1]],
         model_gflops: tokens_per_second * config.model.flops_per_token() / 1e9,
-        peak_bytes: ranks.iter().map(|(_, peak, _)| *peak).max().unwrap_or(0),
+        tokens_per_2_cpu_seconds,
+        peak_bytes: ranks.iter().map(|(_, peak, ..)| *peak).max().unwrap_or(0),
         profile,
     })
 }
@@ -142,6 +160,13 @@ impl std::fmt::Display for StepBench {
             self.preset, self.backend, self.layout, self.global_batch
         )?;
         writeln!(f, "  {:.0} tokens/s, {:.1} model GFLOP/s", self.tokens_per_second, self.model_gflops)?;
+        if let Some(tokens) = self.tokens_per_2_cpu_seconds {
+            let gflops = self.model_gflops * tokens / self.tokens_per_second;
+            writeln!(
+                f,
+                "  {tokens:.0} tokens and {gflops:.1} model GFLOPs for two seconds of processor time"
+            )?;
+        }
         writeln!(f, "  step: median {median:.1} ms, fastest {fastest:.1}, slowest {slowest:.1}")?;
         write!(f, "  memory: {:.1} MiB on the fullest rank", self.peak_bytes as f64 / (1 << 20) as f64)?;
         let Some(kernels) = &self.profile else { return Ok(()) };
