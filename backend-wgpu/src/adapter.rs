@@ -1,5 +1,6 @@
 //! Which adapter to run on.
 
+use crate::dawn::Dawn;
 use backend::{Error, Result};
 use wgpu::{Backends, DeviceType, Instance, InstanceDescriptor};
 
@@ -47,6 +48,8 @@ pub enum Choice {
         /// Only adapters whose name, driver or API holds this, in any case.
         name: Option<String>,
     },
+    /// Dawn in a child process, which compiles WGSL with Tint: a second implementation to hold the kernels against.
+    Dawn(Dawn),
 }
 
 impl Choice {
@@ -55,6 +58,8 @@ impl Choice {
         match self {
             Choice::Hardware => !info.software,
             Choice::Any { name: None } => true,
+            // Wgpu has none of Dawn's.
+            Choice::Dawn(_) => false,
             Choice::Any { name: Some(part) } => {
                 info.to_string().to_lowercase().contains(&part.to_lowercase())
             }
@@ -89,6 +94,7 @@ pub(crate) fn choose(choice: &Choice) -> Result<(AdapterInfo, wgpu::Adapter)> {
             Choice::Any { name: Some(name) } => {
                 format!("looked for an adapter called '{name}', but {found}; name another one")
             }
+            Choice::Dawn(_) => "Dawn's adapters are not wgpu's".to_owned(),
         };
         Error::NoDevice { what }
     })
@@ -142,7 +148,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
 }
 
 /// Drivers claim more than they hold past 2 GiB.
-const TRUSTED: u64 = (1 << 31) - 256;
+pub(crate) const TRUSTED: u64 = (1 << 31) - 256;
 
 pub(crate) fn max_buffer(limits: &wgpu::Limits) -> u64 {
     limits.max_buffer_size.min(TRUSTED)

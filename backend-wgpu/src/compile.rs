@@ -3,10 +3,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::gpu::{Gpu, RawPipeline};
 use crate::preprocess::{self, Bindings};
 use crate::trial::Sources;
 
@@ -38,20 +38,12 @@ impl Variant {
     }
 }
 
-/// A compiled kernel and the layout of its storage buffers.
+/// A compiled kernel.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub raw: wgpu::ComputePipeline,
-    pub layout: Arc<Layout>,
+    pub raw: RawPipeline,
     /// What a profile calls it.
     pub name: String,
-}
-
-/// The layout of some number of storage buffers, of which some are written.
-#[derive(Debug)]
-pub(crate) struct Layout {
-    pub raw: wgpu::BindGroupLayout,
-    pub id: u64,
 }
 
 /// A pipeline that may still be in the making, or the reason why there is none.
@@ -59,10 +51,8 @@ pub(crate) type Promise = Arc<OnceLock<Result<Pipeline, String>>>;
 
 /// Makes pipelines.
 pub(crate) struct Compiler {
-    raw: wgpu::Device,
-    uniform_layout: wgpu::BindGroupLayout,
+    pub gpu: Gpu,
     sources: Sources,
-    layouts: Mutex<HashMap<(usize, u16), Arc<Layout>>>,
     pipelines: Mutex<HashMap<Variant, Promise>>,
     say: Option<fn(&str)>,
     work: Mutex<Work>,
@@ -86,13 +76,11 @@ struct Work {
 const OFTEN: Duration = Duration::from_secs(1);
 
 impl Compiler {
-    pub fn new(raw: wgpu::Device, uniform_layout: wgpu::BindGroupLayout, sources: Sources, say: Option<fn(&str)>) -> Arc<Self> {
+    pub fn new(gpu: Gpu, sources: Sources, say: Option<fn(&str)>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
-            raw,
-            uniform_layout,
+            gpu,
             sources,
-            layouts: Mutex::default(),
             pipelines: Mutex::default(),
             say,
             work: Mutex::default(),
@@ -193,82 +181,11 @@ impl Compiler {
         ))
     }
 
-    /// Runs `work` and returns the error that it raised, if it did.
-    pub fn scoped<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> Result<T, wgpu::Error> {
-        let validation = self.raw.push_error_scope(wgpu::ErrorFilter::Validation);
-        let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let value = work(&self.raw);
-        let memory = pollster::block_on(memory.pop());
-        let validation = pollster::block_on(validation.pop());
-        match memory.or(validation) {
-            None => Ok(value),
-            Some(error) => Err(error),
-        }
-    }
-
     fn compile(&self, variant: &Variant) -> Result<Pipeline, String> {
         let path = variant.path;
         let files: Vec<_> = self.sources.iter().map(|(path, text)| (*path, &**text)).collect();
         let source = preprocess::expand(&files, path, &variant.defines, &variant.bindings)?;
-        let layout = self.layout(variant.bindings.count(), variant.bindings.written);
-        let pipeline = self.scoped(|device| {
-            let descriptor = wgpu::ShaderModuleDescriptor {
-                label: Some(path),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            };
-            let checks = wgpu::ShaderRuntimeChecks {
-                force_loop_bounding: false,
-                int_div_checks: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
-            };
-            // SAFETY: what is left out are guards against endless loops and division by zero. The kernels are this crate's own: each loop counts up to
-            // a bound that does not change in it, divisors are extents that the operations have checked not to be zero, or constants. Bounds
-            // checks stay.
-            #[allow(unsafe_code, reason = "the guards cost a fifth of a matrix product's time")]
-            let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&layout.raw), Some(&self.uniform_layout)],
-                immediate_size: 0,
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(path),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    // Every kernel writes its workgroup memory before it reads it.
-                    zero_initialize_workgroup_memory: false,
-                    ..wgpu::PipelineCompilationOptions::default()
-                },
-                cache: None,
-            })
-        });
-        let raw = pipeline.map_err(|error| error.to_string())?;
-        Ok(Pipeline { raw, layout, name: variant.name() })
-    }
-
-    fn layout(&self, bindings: usize, written: u16) -> Arc<Layout> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        let layout = layouts.entry((bindings, written)).or_insert_with(|| {
-            let entry = |binding: usize| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: written >> binding & 1 == 0 },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            };
-            let entries: Vec<_> = (0..bindings).map(entry).collect();
-            let raw = self.raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries,
-            });
-            Arc::new(Layout { raw, id: NEXT.fetch_add(1, Relaxed) })
-        });
-        Arc::clone(layout)
+        let raw = self.gpu.compile(path, source, &variant.bindings)?;
+        Ok(Pipeline { raw, name: variant.name() })
     }
 }

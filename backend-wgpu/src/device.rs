@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use backend::{Error, Result};
 
-use crate::adapter::{self, AdapterInfo};
+use crate::adapter::{self, AdapterInfo, Choice};
 use crate::compile::Compiler;
+use crate::dawn::{Connection, DawnQueue};
+use crate::gpu::{Gpu, RawBuffer};
 use crate::matmul::Choices;
-use crate::queue::{Command, Owner};
+use crate::native::Native;
+use crate::queue::{Command, Executor, Owner};
 use crate::setup::Setup;
 
 /// The first failure of a device; every later read and sync returns it.
@@ -25,6 +28,16 @@ impl Failure {
     pub fn get(&self) -> Option<Error> {
         self.0.get().cloned()
     }
+}
+
+/// What a device allows.
+pub(crate) struct Most {
+    /// Bytes of a buffer.
+    pub buffer: u64,
+    /// Bytes of a window on one that a kernel sees.
+    pub binding: u64,
+    /// Workgroups of a dispatch in one dimension.
+    pub groups: u32,
 }
 
 /// What the ranks on one adapter share.
@@ -50,87 +63,55 @@ const CHANNEL: usize = 4096;
 impl Device {
     /// Opens the preferred acceptable adapter with all that it can do.
     pub fn open(setup: &Setup) -> Result<Arc<Self>> {
-        let timeout = setup.timeout;
-        let sources = setup.trial.sources()?;
-        let (mut info, adapter) = adapter::choose(&setup.choice)?;
-        info.software &= !setup.trial.as_hardware;
-        let limits = setup.trial.limits(adapter.limits());
-        let experimental = match info.cooperative_matrices || info.cooperative_f16 {
-            true => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
-            false => wgpu::Features::empty(),
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("mtnlg"),
-            required_features: adapter.features()
-                & (wgpu::Features::SUBGROUP
-                    | wgpu::Features::SHADER_F16
-                    | wgpu::Features::TIMESTAMP_QUERY
-                    | experimental),
-            experimental_features: match experimental.is_empty() {
-                true => wgpu::ExperimentalFeatures::disabled(),
-                // SAFETY: the feature is for one kernel, which runs only where it has proved itself on this very adapter.
-                #[allow(unsafe_code, reason = "cooperative matrices are experimental in wgpu")]
-                false => unsafe { wgpu::ExperimentalFeatures::enabled() },
-            },
-            required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Performance,
-            ..wgpu::DeviceDescriptor::default()
-        };
-        let (raw, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
-            Error::NoDevice { what: format!("{info} does not open: {error}; update its driver, or use another adapter or the CPU backend") }
-        })?;
         let failure = Arc::new(Failure::default());
-        let lost = Arc::clone(&failure);
-        raw.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost.set(format!("it was lost ({message}); restart from the last checkpoint, and if it happens again take a smaller microbatch, so that single kernels stay short"));
+        match &setup.choice {
+            Choice::Dawn(dawn) => {
+                let (info, most, connection) = Connection::open(dawn, &failure, setup.timeout)?;
+                let queue = DawnQueue::new(&connection, &failure);
+                Self::start(setup, info, setup.trial.lower(most), Gpu::Dawn(connection), queue, failure)
             }
-        });
-        let uncaptured = Arc::clone(&failure);
-        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            uncaptured.set(match &error {
-                wgpu::Error::OutOfMemory { .. } => {
-                    format!("it ran out of memory ({error}); take a smaller microbatch or more ranks")
-                }
-                _ => format!("{error}; this is a defect of the backend or the driver, please report it"),
-            });
-        }));
-        let uniform_layout = raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some("parameters"),
-            entries: &[wgpu::BindGroupLayoutEntry {
-                binding: 0,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Uniform,
-                    has_dynamic_offset: true,
-                    min_binding_size: None,
-                },
-                count: None,
-            }],
-        });
+            Choice::Hardware | Choice::Any { .. } => {
+                let (info, adapter) = adapter::choose(&setup.choice)?;
+                let limits = setup.trial.limits(adapter.limits());
+                let most = Most {
+                    buffer: adapter::max_buffer(&limits),
+                    binding: adapter::max_binding(&limits),
+                    groups: limits.max_compute_workgroups_per_dimension,
+                };
+                let (native, queue) = Native::open(setup, &info, &adapter, limits, &failure)?;
+                Self::start(setup, info, most, Gpu::Native(native), queue, failure)
+            }
+        }
+    }
+
+    fn start(
+        setup: &Setup,
+        mut info: AdapterInfo,
+        most: Most,
+        gpu: Gpu,
+        queue: impl Executor + 'static,
+        failure: Arc<Failure>,
+    ) -> Result<Arc<Self>> {
+        let sources = setup.trial.sources()?;
+        info.software &= !setup.trial.as_hardware;
         let (sender, receiver) = mpsc::sync_channel(CHANNEL);
         let choices = Arc::new(Choices::new(setup, &info));
-        let mut owner = Owner::new(raw.clone(), queue, &uniform_layout, Arc::clone(&failure), timeout);
-        owner.choices = Some(Arc::clone(&choices));
-        let profiled = setup.profile && info.timestamps;
-        if profiled {
-            owner.start_profile();
-        }
+        let owner = Owner::new(queue, Arc::clone(&failure), Arc::clone(&choices));
         let owner =
             std::thread::Builder::new()
                 .name("wgpu".to_owned())
                 .spawn(move || owner.run(&receiver))
                 .map_err(|error| Error::NoDevice { what: format!("no thread for the device: {error}") })?;
         Ok(Arc::new(Self {
-            max_buffer: adapter::max_buffer(&limits),
-            max_binding: adapter::max_binding(&limits),
-            max_groups: limits.max_compute_workgroups_per_dimension,
+            max_buffer: most.buffer,
+            max_binding: most.binding,
+            max_groups: most.groups,
+            compiler: Compiler::new(gpu, sources, setup.say),
+            profiled: setup.profile && info.timestamps,
             info,
-            compiler: Compiler::new(raw, uniform_layout, sources, setup.say),
-            profiled,
             choices,
             failure,
-            timeout,
+            timeout: setup.timeout,
             sender: Some(sender),
             owner: Some(owner),
         }))
@@ -160,6 +141,7 @@ impl Device {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
                 self.failure.set(timed_out(self.timeout));
+                self.compiler.gpu.give_up();
                 Err(self.failed())
             }
             Err(RecvTimeoutError::Disconnected) => Err(self.failed()),
@@ -176,9 +158,18 @@ impl Device {
         let _ = self.ask(|reply| Command::Release { reply });
     }
 
-    /// What `work` made, or the error that it raised.
-    pub fn scoped<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> std::result::Result<T, wgpu::Error> {
-        self.compiler.scoped(work)
+    /// A new piece of device memory; the error is what else than memory was missing.
+    pub fn buffer(&self, size: u64) -> std::result::Result<RawBuffer, Option<String>> {
+        self.compiler.gpu.buffer(size)
+    }
+
+    /// The child, if that is where the device is.
+    #[cfg(test)]
+    pub fn dawn(&self) -> Option<&Connection> {
+        match &self.compiler.gpu {
+            Gpu::Native(_) => None,
+            Gpu::Dawn(connection) => Some(connection),
+        }
     }
 }
 

@@ -146,4 +146,4 @@ pub(crate) const REDUCE_OUTPUTS: [&str; 8] =
     ["OUTPUT0", "OUTPUT1", "OUTPUT2", "OUTPUT3", "OUTPUT4", "OUTPUT5", "OUTPUT6", "OUTPUT7"];
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,11 +31,14 @@
 mod adapter;
 mod backend;
 mod compile;
+mod dawn;
 mod device;
+mod gpu;
 mod kernels;
 mod launch;
 mod matmul;
 mod memory;
+mod native;
 mod operand;
 mod ops;
 mod preprocess;
@@ -50,7 +53,8 @@ mod trial;
 
 pub use crate::backend::WgpuBackend;
 pub use adapter::{AdapterInfo, Choice, adapters};
+pub use dawn::Dawn;
 pub use memory::WgpuBuffer;
+pub use setup::{Kernels, Setup};
 #[doc(hidden)]
 pub use trial::{Patch, Trial};
-pub use setup::{Kernels, Setup};

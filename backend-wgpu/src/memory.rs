@@ -1,4 +1,4 @@
-//! Buffers: one `wgpu::Buffer` an allocation, from a pool that each rank has for itself.
+//! Buffers: one of the device's an allocation, from a pool that each rank has for itself.
 //!
 //! A buffer that was dropped may be handed out again at once: the device's queue runs in order, so whatever still uses it comes first. One pool a rank keeps
 //! the number of allocations the same whatever the timing of the other ranks.
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use backend::{Class, Error, Meter, Result};
 
 use crate::device::Device;
+use crate::gpu::RawBuffer;
 
 /// Sizes are rounded up to this: the alignment of bindings.
 pub(crate) const ALIGNMENT: u64 = 256;
@@ -17,8 +18,10 @@ pub(crate) const ALIGNMENT: u64 = 256;
 /// Device memory, with a name for the caches.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    pub raw: wgpu::Buffer,
+    pub raw: RawBuffer,
     pub id: u64,
+    /// Its length in bytes.
+    pub size: u64,
 }
 
 /// Free memory by size, and the count of what is out.
@@ -43,7 +46,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.pool.meter.give(self.class, self.bytes as u64);
         let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(self.memory.raw.size()).or_default().push(Arc::clone(&self.memory));
+        free.entry(self.memory.size).or_default().push(Arc::clone(&self.memory));
     }
 }
 
@@ -111,20 +114,7 @@ impl Pool {
     /// A new piece of device memory; the error is what else than memory was missing.
     fn create(&self, size: u64) -> std::result::Result<Arc<Memory>, Option<String>> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let memory = self.device.scoped(|device| {
-            device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size,
-                usage: wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::COPY_SRC
-                    | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            })
-        });
-        match memory {
-            Ok(raw) => Ok(Arc::new(Memory { raw, id: NEXT.fetch_add(1, Relaxed) })),
-            Err(wgpu::Error::OutOfMemory { .. }) => Err(None),
-            Err(error) => Err(Some(error.to_string())),
-        }
+        let raw = self.device.buffer(size)?;
+        Ok(Arc::new(Memory { raw, id: NEXT.fetch_add(1, Relaxed), size }))
     }
 }

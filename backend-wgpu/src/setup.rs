@@ -47,7 +47,15 @@ pub struct Setup {
 impl Setup {
     /// Fixed kernels, no cache, no profile, not a word.
     pub fn new(choice: Choice, timeout: Duration) -> Self {
-        Self { choice, timeout, kernels: Kernels::Fixed, cache: None, profile: false, say: None, trial: Trial::default() }
+        Self {
+            choice,
+            timeout,
+            kernels: Kernels::Fixed,
+            cache: None,
+            profile: false,
+            say: None,
+            trial: Trial::default(),
+        }
     }
 
     /// A rank alone on the preferred acceptable adapter.

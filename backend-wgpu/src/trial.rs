@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use backend::{Error, Result};
 
+use crate::device::Most;
 use crate::shaders;
 
 /// Changes to a device; by default none.
@@ -63,5 +64,12 @@ impl Trial {
             *most = groups.min(*most);
         }
         limits
+    }
+
+    /// The same where the device is not wgpu's.
+    pub(crate) fn lower(&self, mut most: Most) -> Most {
+        most.binding = self.max_binding.unwrap_or(u64::MAX).min(most.binding) / 256 * 256;
+        most.groups = self.max_groups.unwrap_or(u32::MAX).min(most.groups);
+        most
     }
 }

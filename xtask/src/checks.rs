@@ -1,10 +1,11 @@
 //! The checks, in an order that says the cheap things first and compiles every crate as few times as may be: one profile, one target directory.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::command::{Finished, answers, cargo, run};
 use crate::harness::Tests;
-use crate::{Outcome, lavapipe, mpi, readme};
+use crate::{Outcome, dawn, lavapipe, mpi, readme};
 
 /// The checks that were made.
 #[derive(Default)]
@@ -30,11 +31,14 @@ impl Checks {
             outcome(&run(&mut cargo(&command), false))
         });
         let device = if quick { Err("--quick".to_owned()) } else { lavapipe::ensure() };
-        checks.test(quick, ci, device.is_ok());
-        checks.note("a device for the wgpu tests", || match device {
+        let dawn = if quick { Err("--quick".to_owned()) } else { dawn::ensure() };
+        checks.test(quick, ci, device.is_ok(), dawn.as_deref().ok());
+        let there = |there: Result<(), String>| match there {
             Ok(()) => Outcome::Passed,
             Err(why) => Outcome::NotRun { why, required: !quick },
-        });
+        };
+        checks.note("a device for the wgpu tests", || there(device));
+        checks.note("Dawn for the tests under Tint", || there(dawn.map(drop)));
         if quick {
             return checks;
         }
@@ -70,22 +74,24 @@ impl Checks {
     }
 
     /// Every test of the workspace; with `quick`, not those of wgpu.
-    fn test(&mut self, quick: bool, ci: bool, device: bool) {
+    fn test(&mut self, quick: bool, ci: bool, device: bool, dawn: Option<&Path>) {
         let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
         if quick {
             arguments.extend(["--exclude", "backend-wgpu"]);
         }
         arguments.extend(["--", "--show-output"]);
         if quick {
-            // Tests of the wgpu backend say so in their names, or in their file's.
-            arguments.extend(["--skip", "wgpu"]);
+            // Tests of the wgpu backend, and those under Dawn, say so in their names, or in their file's.
+            arguments.extend(["--skip", "wgpu", "--skip", "dawn"]);
         }
         let mut command = cargo(&arguments);
-        if device {
-            command.env("MTNLG_REQUIRE", "wgpu");
-        } else {
-            command.env_remove("MTNLG_REQUIRE");
-        }
+        let required = [("wgpu", device), ("dawn", dawn.is_some())];
+        let required: Vec<_> = required.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+        command.env("MTNLG_REQUIRE", required.join(","));
+        match dawn {
+            Some(folder) => command.env("MTNLG_DAWN", folder),
+            None => command.env_remove("MTNLG_DAWN"),
+        };
         if ci {
             command.env("CARGO_INCREMENTAL", "0");
         }

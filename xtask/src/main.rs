@@ -5,6 +5,7 @@
 
 mod checks;
 mod command;
+mod dawn;
 mod harness;
 mod lavapipe;
 mod mpi;
@@ -27,16 +28,29 @@ enum Outcome {
     },
 }
 
-const USAGE: &str = "usage: cargo xtask test [--quick]
+const USAGE: &str = "usage: cargo xtask test [--quick] | dawn
 
-  test           every check: formatting, clippy, tests (on the CPU and on wgpu), documentation, commands in the documents, cargo deny
-  test --quick   the inner loop: formatting, clippy and the tests that need no GPU";
+  test           every check: formatting, clippy, tests (on the CPU, on wgpu and under Dawn), documentation, commands in the documents, cargo deny
+  test --quick   the inner loop: formatting, clippy and the tests that need no GPU
+  dawn           installs Dawn and SwiftShader for the tests under Dawn, and prints their folder, which MTNLG_DAWN is to name";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => false,
         ["test", "--quick"] => true,
+        ["dawn"] => {
+            return match dawn::ensure() {
+                Ok(folder) => {
+                    println!("{}", folder.display());
+                    ExitCode::SUCCESS
+                }
+                Err(why) => {
+                    eprintln!("{why}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -104,33 +104,52 @@ fn sharings(operands: &[(String, bool)]) -> BTreeSet<Vec<u8>> {
 
 #[test]
 fn every_variant_is_valid_and_laid_out_as_the_host_has_it() {
+    let variants = each_variant(check);
+    println!("{variants} variants of {} kernels", ALL.len());
+    assert!(variants > 500);
+}
+
+/// A variant as the host asks for it, expanded.
+pub(crate) struct Expanded<'a> {
+    /// What it is, for messages.
+    pub what: String,
+    kernel: &'static Kernel,
+    operands: &'a [(String, bool)],
+    pub bindings: Bindings,
+    pub source: String,
+}
+
+/// Calls with every variant; returns how many there are.
+pub(crate) fn each_variant(mut call: impl FnMut(Expanded<'_>)) -> usize {
     let mut variants = 0;
     for kernel in ALL {
         for defines in defines(kernel) {
             let operands = operands(kernel, &defines);
             for of in sharings(&operands) {
                 for elements in ELEMENTS {
-                    variants += usize::from(check(kernel, &defines, &operands, &of, elements));
+                    if let Some(variant) = expanded(kernel, &defines, &operands, &of, elements) {
+                        variants += 1;
+                        call(variant);
+                    }
                 }
             }
         }
     }
-    println!("{variants} variants of {} kernels", ALL.len());
-    assert!(variants > 500);
+    variants
 }
 
 /// What operands hold, one after the other and again from the first: all alike, and mixed.
 const ELEMENTS: [&[Element]; 4] =
     [&[Element::Word], &[Element::Bf16], &[Element::F16], &[Element::Bf16, Element::Bf16, Element::Word]];
 
-/// Checks a variant; `false` if its operands cannot share buffers like that, which `launch` never asks for.
-fn check(
-    kernel: &Kernel,
+/// Expands a variant; `None` if its operands cannot share buffers like that, which `launch` never asks for.
+fn expanded<'a>(
+    kernel: &'static Kernel,
     defines: &Defines,
-    operands: &[(String, bool)],
+    operands: &'a [(String, bool)],
     of: &[u8],
     elements: &[Element],
-) -> bool {
+) -> Option<Expanded<'a>> {
     let what = format!("{} {defines:?} {of:?} {elements:?}", kernel.path);
     let elements = std::array::from_fn(|i| elements[i % elements.len()]);
     let mut bindings = Bindings { of: [0; MAX_OPERANDS], elements, operands: of.len() as u8, written: 0 };
@@ -138,11 +157,16 @@ fn check(
     for (binding, (_, written)) in of.iter().zip(operands) {
         bindings.written |= u16::from(*written) << binding;
     }
-    let source = match expand(FILES, kernel.path, defines, &bindings) {
-        Ok(source) => source,
-        Err(error) if error.contains("share a buffer, but are") => return false,
+    match expand(FILES, kernel.path, defines, &bindings) {
+        Ok(source) => Some(Expanded { what, kernel, operands, bindings, source }),
+        Err(error) if error.contains("share a buffer, but are") => None,
         Err(error) => panic!("{what}: {error}"),
-    };
+    }
+}
+
+/// Validates a variant, and holds it against what the host lays out.
+fn check(variant: Expanded<'_>) {
+    let Expanded { what, kernel, operands, bindings, source } = variant;
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{what}: {}\n{source}", error.emit_to_string(&source)));
     // No capability beyond WebGPU's own, but for the kernel that is for subgroups.
@@ -193,7 +217,6 @@ fn check(
     for (binding, declared) in storage.iter().enumerate() {
         assert_eq!(*declared, Some(bindings.written >> binding & 1 == 1), "{what}: binding {binding}");
     }
-    true
 }
 
 fn check_params(

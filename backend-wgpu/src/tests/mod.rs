@@ -30,12 +30,19 @@ pub(crate) fn rig() -> Option<&'static WgpuBackend> {
     RIG.get_or_init(|| match WgpuBackend::new(&Choice::Any { name: None }, TIMEOUT) {
         Ok(backend) => Some(backend),
         Err(error) => {
-            assert!(std::env::var("MTNLG_REQUIRE").as_deref() != Ok("wgpu"), "{error}");
-            println!("skipped: no wgpu adapter ({error})");
+            skip_unless_required("wgpu", &error);
             None
         }
     })
     .as_ref()
+}
+
+/// Says that the test is skipped; if `MTNLG_REQUIRE`, a list with commas, names the thing that is missing, that is a failure.
+#[track_caller]
+pub(crate) fn skip_unless_required(name: &str, error: &backend::Error) {
+    let required = std::env::var("MTNLG_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|what| what.trim() == name), "MTNLG_REQUIRE asks for {name}: {error}");
+    println!("skipped: {error}");
 }
 
 /// Numbers in (-1, 1), the same for the same seed.
