@@ -6,6 +6,7 @@
 //!
 //! | primitive | own error, u = 2^-24 | because |
 //! |---|---|---|
+//! | an operand that is subnormal | itself | WGSL: it may be read as 0 |
 //! | `+ - *` | `u abs(result)` | correctly rounded everywhere, WGSL included |
 //! | `/` | `5 u` relative | WGSL: 2.5 ULP |
 //! | `sqrt` | `9 u` relative | WGSL: inherited from `1 / inverseSqrt` (2 ULP) |
@@ -163,7 +164,8 @@ impl Div for Bounded {
 
 impl Real for Bounded {
     fn exact(x: f64) -> Self {
-        Self { value: x, error: 0.0 }
+        let subnormal = x.abs() < f64::from(f32::MIN_POSITIVE);
+        Self { value: x, error: if subnormal { x.abs() } else { 0.0 } }
     }
     fn value(self) -> f64 {
         self.value
@@ -235,6 +237,13 @@ pub fn exact<R: Real>(x: &[f32]) -> Vec<R> {
 mod tests {
     use super::*;
     use backend::philox::Stream;
+
+    #[test]
+    fn a_subnormal_operand_may_be_read_as_0() {
+        let error = |x: f32| (Bounded::exact(f64::from(x)) * Bounded::exact(-1.5)).error;
+        assert!(error(1.1e-38) >= 1.65e-38 && error(-1.1e-38) < 1.7e-38);
+        assert!(error(f32::MIN_POSITIVE) < 1e-44 && error(0.0) == 0.0);
+    }
 
     /// The same f32 computation, in f32: must stay inside the bound, and not absurdly far inside.
     #[test]
