@@ -27,13 +27,15 @@ struct Part {
     groups: [usize; 3],
 }
 
-/// Cuts a product by blocks, so that no dispatch has more than `most` FLOPs; a single block is never cut.
-fn parts(dims: MatmulDims, block: [usize; 2], most: u64) -> Vec<Part> {
+/// Cuts a product by blocks, so that no dispatch has more than `most` FLOPs, nor more than `groups` workgroups in a dimension; a single block is never cut.
+fn parts(dims: MatmulDims, block: [usize; 2], most: u64, groups: usize) -> Vec<Part> {
     let MatmulDims { batch, m, n, k } = dims;
     let [rows, columns] = [m.div_ceil(block[0]), n.div_ceil(block[1])];
     let one = 2 * (block[0] * block[1] * k.max(1)) as u64;
     // Whole rows of blocks before columns, whole matrices before rows.
-    let fit = |work: u64, all: usize| usize::try_from(most / work.max(1)).unwrap_or(all).clamp(1, all.max(1));
+    let fit = |work: u64, all: usize| {
+        usize::try_from(most / work.max(1)).unwrap_or(all).min(groups).clamp(1, all.max(1))
+    };
     let some_columns = fit(one, columns);
     let some_rows = if some_columns < columns { 1 } else { fit(one * columns as u64, rows) };
     let some_matrices = if some_rows < rows { 1 } else { fit(one * (columns * rows) as u64, batch) };
@@ -155,7 +157,7 @@ impl WgpuBackend {
     ) -> Result<Vec<Launch>> {
         let block = kernel.block(&self.device.info);
         let mut launches = Vec::new();
-        for part in parts(dims, block, self.most_flops) {
+        for part in parts(dims, block, self.most_flops, self.device.max_groups as usize) {
             launches.extend(self.part(op, kernel, args, dims, part, epilogue)?);
         }
         Ok(launches)
@@ -233,6 +235,9 @@ mod tests {
     fn no_dispatch_is_longer_than_its_bound() {
         for (dims, most, least_parts) in [
             ([1, 64, 64, 64], MOST_FLOPS, 1),
+            // More workgroups than a dimension has.
+            ([205, 64, 64, 8], MOST_FLOPS, 3),
+            ([1, 6401, 1, 1], MOST_FLOPS, 2),
             ([1, 16_384, 16_384, 16_384], MOST_FLOPS, 128),
             ([1, 4096, 51_200, 20_480], MOST_FLOPS, 125),
             ([96, 2048, 2048, 128], MOST_FLOPS, 2),
@@ -244,12 +249,13 @@ mod tests {
             let [batch, m, n, k] = dims;
             let dims = MatmulDims { batch, m, n, k };
             let block = [64, 64];
-            let parts = parts(dims, block, most);
+            let parts = parts(dims, block, most, 100);
             assert!(parts.len() >= least_parts, "{dims:?}: {} parts", parts.len());
             let mut blocks = std::collections::BTreeSet::new();
             for part in &parts {
                 let [x, y, z] = part.groups;
                 let work = 2 * (x * y * z * 64 * 64 * k) as u64;
+                assert!([x, y, z].iter().all(|&n| n <= 100), "{dims:?}: {part:?}");
                 assert!(work <= most || x * y * z == 1, "{dims:?}: {work} FLOPs in {part:?}");
                 let [matrix, row, column] = part.first.map(|first| first as usize);
                 for at in 0..x * y * z {
