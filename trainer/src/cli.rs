@@ -311,6 +311,7 @@ fn text(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use backend_wgpu::Kernels;
     use clap::CommandFactory;
 
     use model::Recompute;
@@ -408,6 +409,21 @@ mod tests {
         assert!(config.parallel.sharded_optimizer);
         let error = train(&["--schedule", "zigzag"]).resolve().unwrap_err().to_string();
         assert!(error.contains("where: --schedule zigzag") && error.contains("zb-h1"), "{error}");
+    }
+
+    #[test]
+    fn what_may_choose_kernels() {
+        for (flags, kernels) in [
+            (&[][..], Kernels::Fastest),
+            (&["--numerics", "invariant", "--set", "numerics.chunks=4"][..], Kernels::SameBits),
+            (&["--deterministic"][..], Kernels::Fixed),
+            (
+                &["--deterministic", "--numerics", "invariant", "--set", "numerics.chunks=4"][..],
+                Kernels::Fixed,
+            ),
+        ] {
+            assert_eq!(train(flags).resolve().unwrap().kernels(), kernels, "{flags:?}");
+        }
     }
 
     #[test]
