@@ -7,7 +7,7 @@ use backend_wgpu::{Choice, WgpuBackend};
 use conformance::or_skip;
 use faults::{Fault, faulty};
 use trainer::config::RunConfig;
-use trainer::device::Device;
+use trainer::device::{Device, Gpu};
 use trainer::launch::World;
 use trainer::parity::{self, ParityReport, Variant, all, default_config, digest, parse};
 use trainer::run::rank_config;
@@ -77,7 +77,7 @@ fn on_wgpu(precision: &str) {
     let any = Choice::Any { name: None };
     if or_skip("wgpu", WgpuBackend::cluster(1, std::time::Duration::from_secs(60), &any)).is_some() {
         let config = config(&["numerics.chunks=4", "train.global_batch=4", precision]);
-        equal(&config, &Device::Wgpu(any), &all(&config));
+        equal(&config, &Device::Wgpu(Gpu::new(any)), &all(&config));
     }
 }
 

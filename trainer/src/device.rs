@@ -29,7 +29,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    fn new(choice: Choice) -> Self {
+    /// With fixed kernels, untimed.
+    pub fn new(choice: Choice) -> Self {
         Self { choice, kernels: Kernels::Fixed, profile: false }
     }
 
