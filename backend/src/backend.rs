@@ -1,6 +1,6 @@
 //! The trait that a backend implements.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ops::{
     AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
@@ -53,6 +53,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What this is.
     fn info(&self) -> Info;
+
+    /// The rank's clock: the machine's, but where a backend simulates time.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Hears what the rank is about to do: words for errors that are found in it. By default it is forgotten.
+    fn begins(&self, _what: &dyn std::fmt::Debug) {}
 
     /// How the fused operation of that name (`matmul_bias`, `matmul_bias_gelu`, `bias_gelu`, `bias_dropout_residual`) is done here.
     fn support(&self, _op: &str) -> Support {

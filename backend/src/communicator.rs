@@ -1,6 +1,7 @@
 //! What ranks say to each other: collectives on groups, and point-to-point messages between pipeline stages.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::{Buffer, DType, Error, Result, View};
 
@@ -96,6 +97,11 @@ pub trait Communicator<B: Buffer>: Send + Sync {
 
     /// Number of ranks.
     fn world_size(&self) -> usize;
+
+    /// The rank's clock, as [`Backend::now`](crate::Backend::now).
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 
     /// `data = reduce over ranks of data`, the same bits on every rank.
     ///

@@ -130,6 +130,12 @@ pub enum Error {
         /// How long it waited.
         seconds: u64,
     },
+    /// Every rank waits for another one, and none can go on.
+    #[error("deadlock: {}", waiting.join("; "))]
+    Deadlock {
+        /// Each rank that waits: what it was doing, in which call, for whom.
+        waiting: Vec<String>,
+    },
     /// Another rank failed; this one stops with it.
     #[error("{op} in the {group} group on rank {rank}: rank {peer} failed: {cause}")]
     PeerFailed {

@@ -21,6 +21,8 @@ pub struct StageOptions {
     pub partial: DType,
     /// What the backward computes again.
     pub recompute: Recompute,
+    /// Whether full recomputation computes a layer's output too, which no backward needs (Megatron-LM does).
+    pub recompute_outputs: bool,
     /// How parameters are kept; activations are of their type.
     pub store: StoreOptions,
 }
@@ -33,6 +35,7 @@ impl StageOptions {
             seq,
             partial: DType::F32,
             recompute: Recompute::None,
+            recompute_outputs: false,
             store: StoreOptions { dtype: DType::F32, parts: 1, tree: None },
         }
     }
@@ -106,6 +109,7 @@ pub struct Stage<'a, B: Backend> {
     shard: Shard,
     dims: Dims,
     recompute: Recompute,
+    recompute_outputs: bool,
     parameters: ParameterStore<B>,
     scratch: Arc<Scratch<B>>,
     embedding: Option<TokenEmbedding>,
@@ -138,6 +142,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             shard: shard.clone(),
             dims,
             recompute: options.recompute,
+            recompute_outputs: options.recompute_outputs,
             scratch,
             embedding: shard.first.then(|| TokenEmbedding::new(&parameters)),
             blocks: shard.layers.clone().map(|layer| Block::new(&parameters, layer)).collect(),
@@ -325,8 +330,11 @@ impl<'a, B: Backend> Stage<'a, B> {
         }
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let (x, kept_block) = (kept.stream[i].view(), self.block(kept, i));
-            if kept.blocks.is_empty() {
-                block.recompute(&cx, x, kept_block)?;
+            match kept.blocks.is_empty() {
+                // The stage's own output has been handed on.
+                true if self.recompute_outputs => block.forward(&cx, x, kept_block, scratch.output.view())?,
+                true => block.recompute(&cx, x, kept_block)?,
+                false => {}
             }
             block.backward_input(&cx, x, kept_block, &scratch.block, d)?;
             block.backward_weight(&cx, kept_block, &scratch.block)?;

@@ -38,6 +38,8 @@ pub enum Command {
     Conformance(conformance::suite::cli::ConformanceArgs),
     /// Measure this machine
     Bench(BenchArgs),
+    /// Predict a run on a cluster that is not there: does it fit, how long is a step, which layout is best
+    Plan(Box<crate::planner::PlanArgs>),
 }
 
 /// `mtnlg presets`.

@@ -57,7 +57,7 @@ pub struct Recorded<'a, B: Buffer> {
 impl<'a, B: Buffer> Recorded<'a, B> {
     /// Between the engine and `inner`; tells `recorder` of each call.
     pub fn new(inner: &'a dyn Communicator<B>, recorder: Option<&'a Recorder>) -> Self {
-        Self { inner, recorder, begun: Instant::now(), calls: Mutex::default() }
+        Self { inner, recorder, begun: inner.now(), calls: Mutex::default() }
     }
 
     /// Writes the last calls and the error to `RUN/ledger/rank-N.json`.
@@ -81,7 +81,7 @@ impl<'a, B: Buffer> Recorded<'a, B> {
         body: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
         let kept = || self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = Instant::now();
+        let begin = self.inner.now();
         let number = {
             let (next, calls) = &mut *kept();
             let begun = begin.duration_since(self.begun).as_secs_f64();
@@ -101,7 +101,7 @@ impl<'a, B: Buffer> Recorded<'a, B> {
             *next - 1
         };
         let result = body()?;
-        let end = Instant::now();
+        let end = self.inner.now();
         if let Some(call) = kept().1.iter_mut().rev().find(|call| call.number == number) {
             call.seconds = Some(end.duration_since(begin).as_secs_f64());
         }
@@ -134,6 +134,10 @@ impl<B: Buffer> Communicator<B> for Recorded<'_, B> {
 
     fn world_size(&self) -> usize {
         self.inner.world_size()
+    }
+
+    fn now(&self) -> Instant {
+        self.inner.now()
     }
 
     fn all_reduce(&self, group: &Group, op: ReduceOp, data: View<'_, B>) -> Result<()> {

@@ -11,6 +11,7 @@
 //! These run on one:
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step; [`ledger`]: what it said to the others.
+//! * [`mod@rehearse`] and [`planner`]: the same ranks on a cluster that is not there, and `mtnlg plan`;
 //! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`;
 //!   [`subjects`]: what `mtnlg conformance` tests.
 //!
@@ -36,9 +37,11 @@ pub mod metrics;
 pub mod options;
 pub mod parity;
 pub mod plan;
+pub mod planner;
 pub mod presets;
 pub mod progress;
 pub mod reduce;
+pub mod rehearse;
 pub mod report;
 pub mod run;
 pub mod schedule;

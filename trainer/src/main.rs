@@ -40,6 +40,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::ParityRank(args) => args.run()?,
         Command::Checkpoint(args) => print(&args.run()?),
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
+        Command::Plan(args) => args.run()?,
         Command::Devices => print(&device::table()),
         Command::Bench(BenchArgs { what: Bench::Step(args) }) => {
             let config = args.resolve()?;

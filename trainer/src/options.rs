@@ -67,6 +67,8 @@ pub struct Execution {
     pub scatter_gather: bool,
     /// What the backward computes again instead of keeping it.
     pub recompute: Recompute,
+    /// Whether full recomputation computes a layer's output too, which nothing needs: for the simulation of software that does.
+    pub recompute_outputs: bool,
     /// Whether each replica holds its share of the optimizer's state only (ZeRO-1).
     pub sharded_optimizer: bool,
     /// Elements of a gradient bucket: replicas reduce it while the last backward still runs. 0 reduces everything at once behind it.
@@ -88,6 +90,7 @@ impl Default for Execution {
             sequence_parallel: false,
             scatter_gather: true,
             recompute: Recompute::None,
+            recompute_outputs: false,
             sharded_optimizer: false,
             bucket: 0,
             numerics: Numerics::Fast,

@@ -4,7 +4,6 @@
 //! bytes of its buffers. Those are no formula: [`memory()`] builds the rank's own objects on a backend that hands out no memory and writes down what it
 //! is asked for. With `--reduce` the production run and the reduced one stand side by side.
 
-pub mod counting;
 pub mod formulas;
 pub mod memory;
 mod table;
@@ -94,13 +93,7 @@ impl Plan {
     pub fn new(config: &RunConfig) -> Result<Self> {
         let RunConfig { model, parallel, train, .. } = config;
         let (layout, microbatches) = (config.layout(), config.microbatches());
-        let sizes = Sizes {
-            layers: model.layers as f64,
-            hidden: model.hidden as f64,
-            heads: model.heads as f64,
-            seq: train.seq_len as f64,
-            vocab: model.vocab as f64,
-        };
+        let sizes = sizes(config);
         let (b, t) = (train.micro_batch as f64, parallel.tensor as f64);
         let element = train.precision.dtype().size() as f64;
         let (batch, tokens) = (train.global_batch as f64, config.tokens_after(train.steps));
@@ -153,6 +146,29 @@ fn bubble(config: &RunConfig) -> f64 {
     match simulate(&pipeline, &pipeline.all_instructions(), costs) {
         Ok(timeline) => timeline.bubble(),
         Err(error) => unreachable!("a validated schedule does not run: {error}"),
+    }
+}
+
+/// Bytes of a layer and microbatch that Megatron-LM keeps for the backward beside what this project keeps (dropout masks, scores, the attention's output), by
+/// the difference of the formulas; never less than nothing.
+pub fn beside_bytes(config: &RunConfig) -> f64 {
+    let (sizes, parallel) = (sizes(config), &config.parallel);
+    let (b, t) = (config.train.micro_batch as f64, parallel.tensor as f64);
+    let element = config.train.precision.dtype().size() as f64;
+    let published = formulas::activation_bytes(&sizes, b, t, parallel.sequence_parallel, parallel.recompute);
+    let ours = formulas::kept_bytes(&sizes, b, t, parallel.sequence_parallel, parallel.recompute, element);
+    (published * element / 2.0 - ours).max(0.0)
+}
+
+/// A configuration's sizes, as the papers' formulas take them.
+pub fn sizes(config: &RunConfig) -> Sizes {
+    let model = &config.model;
+    Sizes {
+        layers: model.layers as f64,
+        hidden: model.hidden as f64,
+        heads: model.heads as f64,
+        seq: config.train.seq_len as f64,
+        vocab: model.vocab as f64,
     }
 }
 

@@ -230,6 +230,7 @@ impl RunConfig {
             sequence_parallel: parallel.sequence_parallel,
             scatter_gather: parallel.scatter_gather,
             recompute: parallel.recompute,
+            recompute_outputs: false,
             sharded_optimizer: parallel.sharded_optimizer,
             bucket: parallel.bucket,
             numerics: match self.numerics.mode {

@@ -75,7 +75,8 @@ impl RankConfig {
 
     /// How stages compute.
     pub fn stage_options(&self) -> StageOptions {
-        let Execution { recompute, precision, numerics, sharded_optimizer, .. } = self.execution;
+        let Execution { recompute, recompute_outputs, precision, numerics, sharded_optimizer, .. } =
+            self.execution;
         let invariant = numerics != Numerics::Fast;
         let dtype = precision.dtype();
         let microbatches = self.layout.microbatches(self.micro_batch, self.global_batch);
@@ -84,6 +85,7 @@ impl RankConfig {
             seq: self.seq_len,
             partial: if invariant { DType::F32 } else { dtype },
             recompute,
+            recompute_outputs,
             store: StoreOptions {
                 dtype,
                 parts: if sharded_optimizer { self.layout.dp() } else { 1 },

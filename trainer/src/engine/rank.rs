@@ -19,11 +19,11 @@ use super::totals::{Tally, Totals};
 use super::{Samples, unreadable};
 use crate::layout::Coordinates;
 use crate::options::{Numerics, Precision};
-use crate::schedule::{Instruction, Schedule, ScheduleError, Unit};
+use crate::schedule::{Instruction, Schedule, ScheduleError, Unit, max_in_flight};
 use crate::timeline::{Args, Category, Recorder};
 
 /// Writes down an instruction that is done. Messages write themselves down.
-fn record(recorder: &Recorder, instruction: Instruction, begin: Instant) {
+fn record(recorder: &Recorder, instruction: Instruction, [begin, end]: [Instant; 2]) {
     let (category, name) = match instruction {
         Instruction::Forward(_) => (Category::Forward, "forward"),
         Instruction::Backward(_) => (Category::Backward, "backward"),
@@ -38,7 +38,7 @@ fn record(recorder: &Recorder, instruction: Instruction, begin: Instant) {
         chunk: unit.map(|unit| unit.chunk),
         ..Args::default()
     };
-    recorder.span(category, name, begin, Instant::now(), args);
+    recorder.span(category, name, begin, end, args);
 }
 
 /// The backend's words for lists of instructions that do not fit together.
@@ -211,6 +211,12 @@ impl<'a, B: Backend> Rank<'a, B> {
         &self.chunks
     }
 
+    /// Layers whose activations the rank has room for, each as often as microbatches are in flight.
+    pub fn layers_in_flight(&self) -> usize {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.map(|(i, chunk)| chunk.stage.shard().layers.len() * max_in_flight(&self.program.1, i)).sum()
+    }
+
     /// One step: forward, backward, reduction, clipping, update.
     ///
     /// # Errors
@@ -227,7 +233,8 @@ impl<'a, B: Backend> Rank<'a, B> {
             true => self.work(samples, &plan, None)?,
             false => self.overlapped(samples, &plan)?,
         }
-        let begin = Instant::now();
+        self.backend.begins(&Instruction::Step);
+        let begin = self.backend.now();
         let stats = self.update(&plan)?;
         self.written(Instruction::Step, begin)?;
         Ok(stats)
@@ -236,7 +243,8 @@ impl<'a, B: Backend> Rank<'a, B> {
     /// Everything in a step but the update, which is the last instruction.
     fn work(&self, samples: &dyn Samples, plan: &StepPlan, reducer: Option<&Reducer<'_>>) -> Result<()> {
         for &instruction in self.program.1.iter().filter(|&&instruction| instruction != Instruction::Step) {
-            let begin = Instant::now();
+            self.backend.begins(&instruction);
+            let begin = self.backend.now();
             self.execute(instruction, samples, plan, reducer)?;
             self.written(instruction, begin)?;
         }
@@ -265,7 +273,7 @@ impl<'a, B: Backend> Rank<'a, B> {
     fn written(&self, instruction: Instruction, begin: Instant) -> Result<()> {
         if let Some(recorder) = self.recorder {
             self.backend.sync()?;
-            record(recorder, instruction, begin);
+            record(recorder, instruction, [begin, self.backend.now()]);
         }
         Ok(())
     }

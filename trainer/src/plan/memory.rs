@@ -1,17 +1,19 @@
-//! What each rank holds: the buffers of its model chunks, counted by a [`Counting`].
+//! What each rank holds: the buffers of its model chunks, allocated on a simulated device.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use backend::{Backend, Class};
+use backend_sim::device::Workspace;
+use backend_sim::{Present, SimBackend, SimCommunicator, Stack, World};
 use model::Shard;
 use serde::Serialize;
 
-use super::counting::{Alone, Counting};
 use crate::Result;
 use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig};
 use crate::layout::Coordinates;
+use crate::rehearse::{Place, workspace};
 use crate::run::rank_config;
 use crate::schedule::max_in_flight;
 
@@ -45,29 +47,27 @@ impl RankPlan {
     }
 }
 
-/// The plan of a rank of each stage (tensor and data rank 0), in the largest step. Messages on their way are the communicator's, and not in it.
+/// The plan of a rank of each stage (tensor and data rank 0), in the largest step.
 ///
 /// # Errors
 /// None for a resolved configuration.
 pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
     let rank = rank_config(config);
-    (0..config.parallel.pipeline).map(|stage| stage_plan(&rank, stage)).collect()
+    let (place, workspace) = (Place::load("selene", Stack::OWN)?, workspace());
+    (0..config.parallel.pipeline).map(|stage| stage_plan(&rank, &place, &workspace, stage)).collect()
 }
 
-/// What [`Rank::allocate`] asks for.
-fn stage_plan(config: &RankConfig, stage: usize) -> Result<RankPlan> {
-    let counting = Counting::default();
-    let at = Coordinates { tp: 0, dp: 0, pp: stage };
-    let alone = Alone {
-        backend: &counting,
-        reserved: Mutex::default(),
-        rank: config.layout.rank_of(at),
-        world_size: config.layout.world_size(),
-    };
-    let rank = Rank::allocate(&counting, &alone, config.clone())?;
+/// What [`Rank::allocate`] asks for, of a device without a limit.
+fn stage_plan(config: &RankConfig, place: &Place, workspace: &Workspace, stage: usize) -> Result<RankPlan> {
+    let at = config.layout.rank_of(Coordinates { tp: 0, dp: 0, pp: stage });
+    let present = Present::of(config.layout.world_size(), vec![at]);
+    let world = World::new(place.cluster.clone(), place.stack.clone(), present);
+    let device = Arc::new(SimBackend::new(&world, at, u64::MAX, Arc::clone(workspace)));
+    let alone = SimCommunicator::new(Arc::clone(&device));
+    let rank = Rank::allocate(&*device, &alone, config.clone())?;
     let shards: Vec<&Shard> = rank.chunks().iter().map(|chunk| chunk.stage.shard()).collect();
 
-    let bytes = |class| counting.usage(class).current;
+    let bytes = |class| device.usage(class).current;
     let elements =
         |shard: &&Shard| shard.parameters(&config.model).iter().map(|p| p.slice.len() as u64).sum::<u64>();
     Ok(RankPlan {

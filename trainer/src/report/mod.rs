@@ -48,16 +48,8 @@ impl Report<'_> {
 
     /// The page with a step as these ranks recorded it, beside the one that the schedule promises.
     pub fn html_with(&self, ranks: &[Recorder]) -> String {
-        let mut page = String::new();
         let title = format!("{} on {}", self.config.preset, self.summary.backend);
-        let _ = write!(
-            page,
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>mtnlg: {title}</title>\n<style>\n{}</style>\n</head>\n\
-             <body>\n<main>\n<h1>{title}</h1>\n",
-            include_str!("style.css"),
-            title = escape(&title),
-        );
+        let mut page = head(&title);
         self.tiles(&mut page);
         self.loss(&mut page);
         self.validations(&mut page);
@@ -70,7 +62,7 @@ impl Report<'_> {
         }
         let toml = format!("<pre class=\"config\">{}</pre>\n", escape(&self.config.to_toml()));
         section(&mut page, "Configuration", &toml);
-        page.push_str("</main>\n</body>\n</html>\n");
+        page.push_str(FOOT);
         page
     }
 
@@ -185,6 +177,31 @@ impl Report<'_> {
     }
 }
 
+const FOOT: &str = "</main>\n</body>\n</html>\n";
+
+/// The beginning of a page.
+fn head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>mtnlg: {title}</title>\n<style>\n{}</style>\n</head>\n\
+         <body>\n<main>\n<h1>{title}</h1>\n",
+        include_str!("style.css"),
+        title = escape(title),
+    )
+}
+
+/// A page in the report's style: what stands under the title, and sections.
+pub fn document(title: &str, top: &str, sections: &[(&str, String)]) -> String {
+    let mut page = head(title) + top;
+    sections.iter().for_each(|(heading, body)| section(&mut page, heading, body));
+    page + FOOT
+}
+
+/// A step's schedule drawn, and where ranks recorded one, as they did.
+pub fn drawn_step(config: &RunConfig, ranks: &[Recorder]) -> (String, Option<String>) {
+    (schedule::html(config), measured::html(ranks))
+}
+
 fn section(page: &mut String, title: &str, body: &str) {
     let _ = write!(page, "<section>\n<h2>{title}</h2>\n{body}</section>\n");
 }
@@ -204,7 +221,7 @@ fn finite(value: f64) -> String {
 }
 
 /// Text as HTML shows it, in an element or an attribute.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
