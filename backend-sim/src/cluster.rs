@@ -79,6 +79,10 @@ pub struct Device {
 pub struct Node {
     /// Devices, whose ranks are neighbours.
     pub devices: usize,
+    /// Cores that they share, where devices are threads of one machine: a step takes no less than all their work over all cores. None where each
+    /// device works for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<usize>,
     /// Bytes a second and device and direction of a ring inside of the node, as reached ("bus bandwidth").
     pub ring_bandwidth: f64,
     /// Bytes a second of a message between two devices.

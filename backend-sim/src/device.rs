@@ -77,6 +77,19 @@ pub struct SimBackend {
     workspace: Workspace,
     /// What the rank was last about to do.
     doing: Mutex<String>,
+    /// Every operation, once that is asked for.
+    log: Mutex<Option<Vec<Operation>>>,
+}
+
+/// An operation that a rank was asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Operation {
+    /// Its name.
+    pub op: &'static str,
+    /// FLOPs of its matrix products.
+    pub flops: f64,
+    /// Bytes that it reads and writes.
+    pub bytes: f64,
 }
 
 /// Which operation asks for how much workspace: a real backend's word, beside what the stack's attention asks for.
@@ -122,7 +135,18 @@ impl SimBackend {
             limit,
             workspace,
             doing: Mutex::new("at its beginning".to_owned()),
+            log: Mutex::default(),
         }
+    }
+
+    /// Keeps every operation from now on.
+    pub fn keep_operations(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    }
+
+    /// The operations that were kept.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 
     /// Where its time went.
@@ -162,6 +186,10 @@ impl SimBackend {
     /// Runs an operation's kernels: behind each other on the device.
     fn kernels(&self, op: &'static str, kernels: &[Kernel]) -> Result<()> {
         let World { cluster, stack, .. } = &*self.world;
+        if let Some(log) = &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            let [flops, bytes] = [Kernel::flops, Kernel::bytes].map(|of| kernels.iter().map(of).sum());
+            log.push(Operation { op, flops, bytes });
+        }
         let mut clock = self.clock();
         if let Some(rate) = cluster.measured.get(op) {
             let flops: f64 = kernels.iter().map(Kernel::flops).sum();
@@ -353,6 +381,14 @@ impl Backend for SimBackend {
         self.kernels("attention_backward", &kernels)
     }
 
+    fn adamw(&self, args: AdamW<'_, Line>) -> Result<()> {
+        let elements = args.check()?;
+        let own = args.grad.bytes() + 2 * (args.param.bytes() + args.m.bytes() + args.v.bytes());
+        let beside = elements as f64 * self.world.stack.step_bytes;
+        let kernels = [Kernel::Stream(own as f64), Kernel::Stream(beside)];
+        self.kernels("adamw", &kernels[..1 + usize::from(beside > 0.0)])
+    }
+
     streams! {
         add(args: Add) => 3 * args.x.bytes();
         cast(args: Cast) => args.src.bytes() + args.dst.bytes();
@@ -369,7 +405,6 @@ impl Backend for SimBackend {
         cross_entropy_sums(args: CrossEntropySums) => args.logits.bytes();
         cross_entropy_loss(args: CrossEntropyLoss) => 3 * args.loss.bytes();
         cross_entropy_backward(args: CrossEntropyBackward) => args.logits.bytes() + args.dlogits.bytes();
-        adamw(args: AdamW) => args.grad.bytes() + 2 * (args.param.bytes() + args.m.bytes() + args.v.bytes());
         sum(args: Sum) => args.x.bytes();
         block_squares(args: BlockSquares) => args.x.bytes();
     }

@@ -24,7 +24,7 @@ pub mod world;
 
 pub use cluster::Cluster;
 pub use communicator::SimCommunicator;
-pub use device::{Line, SimBackend};
+pub use device::{Line, Operation, SimBackend};
 pub use run::{Fault, RankReport, run};
 pub use stack::Stack;
 pub use world::{Present, World};

@@ -31,6 +31,8 @@ pub struct Stack {
     pub reduced_gradient_bytes: f64,
     /// Bytes a parameter of gradients that are held.
     pub held_gradient_bytes: f64,
+    /// Bytes a parameter that a step streams beside the optimizer's own kernel: gradients flattened, scaled, cast, clipped by kernels of their own.
+    pub step_bytes: f64,
     /// Whether dropout masks are written to memory (a byte an element) instead of drawn again.
     pub masks: bool,
     /// Whether full recomputation computes a layer's output too, which no backward needs.
@@ -80,7 +82,8 @@ impl Stack {
     pub fn load(name: &str) -> Result<Self, DescriptionError> {
         let stack: Self = load("stack", &BUILT_IN, name)?;
         let positive = stack.efficiency > 0.0 && stack.efficiency.is_finite();
-        let not_negative = [stack.reduced_gradient_bytes, stack.held_gradient_bytes, stack.launch_seconds];
+        let not_negative =
+            [stack.reduced_gradient_bytes, stack.held_gradient_bytes, stack.step_bytes, stack.launch_seconds];
         match positive && not_negative.iter().all(|value| *value >= 0.0 && value.is_finite()) {
             true => Ok(stack),
             false => Err(DescriptionError::Malformed {

@@ -127,6 +127,11 @@ impl<B: Backend> LocalCommunicator<B> {
         &self.backend
     }
 
+    /// A share of it, for who wraps it.
+    pub fn shared_backend(&self) -> Arc<B> {
+        Arc::clone(&self.backend)
+    }
+
     fn call<'a>(&self, op: &'static str, group: &'a Group) -> Result<(Call<'a>, usize)> {
         let position = group.position(self.rank).ok_or_else(|| Error::Argument {
             op,

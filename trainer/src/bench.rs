@@ -1,6 +1,9 @@
 //! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second, and where the device's time goes.
 
-use std::time::{Duration, Instant};
+pub mod ops;
+pub mod timed;
+
+use std::time::Duration;
 
 use backend::philox::Stream;
 use backend::{Backend, Class, KernelTime};
@@ -90,27 +93,32 @@ impl Job for Step<'_> {
     }
 }
 
-fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds: f64) -> Result<StepBench> {
-    let info = world.info().ok_or_else(|| Error::other("a world without ranks"))?;
+/// Random tokens, a sequence a sample.
+fn random_tokens(config: &RankConfig) -> impl Fn(u64, &mut [u32]) + Sync + use<> {
     let stream = Stream { seed: config.seed, stream: 1 << 61 };
     let (vocab, span) = (config.model.vocab as u32, config.seq_len as u64 + 1);
-    let samples = move |index: u64, out: &mut [u32]| {
+    move |index, out| {
         for (i, token) in out.iter_mut().enumerate() {
             *token = stream.word(index * span + i as u64) % vocab;
         }
-    };
+    }
+}
+
+fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds: f64) -> Result<StepBench> {
+    let info = world.info().ok_or_else(|| Error::other("a world without ranks"))?;
+    let samples = random_tokens(config);
     let ranks = world.run(|backend, communicator| -> backend::Result<_> {
         let mut rank = Rank::new(backend, communicator, config.clone())?;
         let mut times: Vec<Duration> = Vec::new();
         let mut cpu = None;
-        let start = Instant::now();
+        let start = backend.now();
         loop {
             if times.len() == WARM_UP as usize && communicator.rank() == 0 {
                 // What the warm-up took does not count.
                 backend.profile()?;
                 cpu = cpu_seconds();
             }
-            let begin = Instant::now();
+            let begin = backend.now();
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
             let enough =
                 begin - start > Duration::from_secs_f64(seconds) && times.len() >= WARM_UP as usize + 5;
@@ -119,7 +127,7 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
             let first_sample = rank.steps() * global_batch as u64;
             let stats = rank.train_step(&samples, StepPlan { first_sample, global_batch, lr: 1e-4, stop })?;
             backend.sync()?;
-            times.push(begin.elapsed());
+            times.push(backend.now() - begin);
             if stats.stop {
                 break;
             }

@@ -63,6 +63,8 @@ pub struct BenchArgs {
 pub enum Bench {
     /// The training step on random tokens, in tokens a second
     Step(BenchStepArgs),
+    /// Each operation of that step, in seconds: what `mtnlg plan --calibrate` makes a cluster from
+    Ops(BenchStepArgs),
 }
 
 /// `mtnlg bench step`.
@@ -151,9 +153,15 @@ pub struct TrainArgs {
     /// Text to train on: a file, a folder, a .jsonl or a .bin/.idx prefix; may be given many times [default: the Rust documentation]
     #[arg(long, value_name = "[WEIGHT=]PATH")]
     pub data: Vec<DataSource>,
-    /// Where the model runs: auto, cpu or wgpu [default: auto]
+    /// Where the model runs: auto, cpu, wgpu, or sim for a rehearsal of one step on a simulated cluster [default: auto]
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<BackendChoice>,
+    /// The cluster of a rehearsal: selene, dgx-h100, laptop or a TOML file [default: selene]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The software of a rehearsal: mtnlg, mt-nlg, narayanan-2021, korthikanti-2022 or a TOML file [default: mtnlg]
+    #[arg(long, value_name = "NAME")]
+    pub stack: Option<String>,
     /// Tensor-parallel ranks
     #[arg(long, value_name = "N")]
     pub tensor: Option<u32>,
@@ -282,6 +290,8 @@ impl TrainArgs {
             ("parallel.recompute", &self.recompute, "--recompute"),
             ("train.precision", &self.precision, "--precision"),
             ("numerics.mode", &self.numerics, "--numerics"),
+            ("run.cluster", &self.cluster, "--cluster"),
+            ("run.stack", &self.stack, "--stack"),
         ] {
             if let Some(value) = value {
                 layers = layers.assign(key, value.as_str(), &format!("{flag} {value}"));
@@ -451,6 +461,6 @@ mod tests {
         assert!(error.contains("parallel.tensor from --tensor 3"), "{error}");
         let error = Cli::try_parse_from(["mtnlg", "train", "--backend", "gpu"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("give auto, cpu or wgpu"), "{error}");
+        assert!(error.to_string().contains("give auto, cpu, wgpu or sim"), "{error}");
     }
 }

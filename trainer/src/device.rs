@@ -93,6 +93,9 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
                 "install the GPU's driver (or, on Debian, the software adapter: mesa-vulkan-drivers libvulkan1), or use --backend cpu",
             )),
         },
+        BackendChoice::Sim => Err(Error::user("--backend sim is no device: nothing is computed on it").remedy(
+            "use it in mtnlg train, which rehearses a step; or mtnlg plan",
+        )),
         BackendChoice::Auto => Ok(automatic(&adapters())),
     }
 }

@@ -33,6 +33,20 @@ impl<B: Backend> World<B> {
         }
     }
 
+    /// As [`run`](Self::run), on threads, with a share of each rank's backend.
+    ///
+    /// # Errors
+    /// The error that came first; ranks that are processes.
+    pub fn run_shared<R: Send>(
+        self,
+        work: impl Fn(Arc<B>, &dyn Communicator<B::Buffer>) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        match self {
+            Self::Threads(ranks) => local::run(ranks, |rank| work(rank.shared_backend(), rank)),
+            Self::Process(_) => Err(Error::user("this needs its ranks to be threads of one process")),
+        }
+    }
+
     /// Runs `work` once a rank of this process, and returns their results in rank order. A rank that fails stops all others.
     ///
     /// # Errors

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trainer::cli::{Bench, BenchArgs, Cli, Command};
+use trainer::config::BackendChoice;
 use trainer::launch::launch;
-use trainer::{Error, Result, bench, device, presets, run, subjects};
+use trainer::{Error, Result, bench, device, planner, presets, run, subjects};
 
 fn main() -> ExitCode {
     // clap prints its own errors, and exits with 2.
@@ -28,6 +29,13 @@ fn run(cli: Cli) -> Result<()> {
                 false => print(&plan.to_string()),
             }
         }
+        Command::Train(args) if args.resolve()?.run.backend == BackendChoice::Sim => {
+            let prediction = planner::rehearse_run(&args.resolve()?)?;
+            match args.json {
+                true => print_json(&prediction)?,
+                false => print(&planner::text::prediction(&prediction)),
+            }
+        }
         Command::Train(args) => {
             let summary = run::train(args.resolve()?, args.resume.is_some())?;
             if let Some(summary) = summary.filter(|_| args.json) {
@@ -42,6 +50,17 @@ fn run(cli: Cli) -> Result<()> {
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
         Command::Plan(args) => args.run()?,
         Command::Devices => print(&device::table()),
+        Command::Bench(BenchArgs { what: Bench::Ops(args) }) => {
+            let (device, _) = device::choose(args.backend)?;
+            let config = args.resolve()?;
+            let ranks = config.layout().world_size();
+            let job = bench::ops::Ops { config: &config, seconds: args.seconds };
+            let measured = launch(&device, ranks, job)?;
+            match args.json {
+                true => print_json(&measured)?,
+                false => print(&measured.to_string()),
+            }
+        }
         Command::Bench(BenchArgs { what: Bench::Step(args) }) => {
             let config = args.resolve()?;
             let mut device = device::choose(args.backend)?.0.with_kernels(config.kernels());

@@ -9,7 +9,9 @@ use backend::ops::Scratch;
 use backend::{Backend, Class};
 use backend_cpu::CpuBackend;
 use backend_sim::device::Workspace;
-use backend_sim::{Cluster, Fault, Present, RankReport, SimBackend, SimCommunicator, Stack, World};
+use backend_sim::{
+    Cluster, Fault, Operation, Present, RankReport, SimBackend, SimCommunicator, Stack, World,
+};
 
 use crate::config::RunConfig;
 use crate::engine::{Rank, RankConfig, StepPlan};
@@ -164,6 +166,7 @@ pub fn rehearse(
     };
     let ranks = backend_sim::run(&world, limit, &workspace(), work)?;
     let end = ranks.iter().map(|(_, report)| report.seconds).fold(0.0, f64::max);
+    let end = end.max(shared(&place.cluster, &ranks, layout.world_size()));
     let (mut reports, mut recorders) = (Vec::new(), Vec::new());
     for ((at, recorder), report) in ranks {
         reports.push((at, report));
@@ -184,6 +187,38 @@ pub fn allocate(
 ) -> std::result::Result<u64, Fault> {
     let rehearsed = rehearse(config, place, which, 0, limit, false)?;
     Ok(rehearsed.ranks.iter().map(|(_, report)| report.peak_bytes()).max().unwrap_or(0))
+}
+
+/// Every operation of a step, of each rank.
+///
+/// # Errors
+/// Ranks whose instructions do not fit together.
+pub fn operations(config: &RunConfig, place: &Place) -> std::result::Result<Vec<Vec<Operation>>, Fault> {
+    let layout = config.layout();
+    let rank_config = config_on(config, &place.stack);
+    let world = World::new(place.cluster.clone(), place.stack.clone(), Ranks::All.present(&layout));
+    let samples = |_: u64, tokens: &mut [u32]| tokens.fill(0);
+    let work = |backend: &SimBackend, communicator: &SimCommunicator| {
+        let mut rank = Rank::allocate(backend, communicator, rank_config.clone())?;
+        backend.keep_operations();
+        let global_batch = rank_config.global_batch;
+        rank.train_step(&samples, StepPlan { first_sample: 0, global_batch, lr: 1e-4, stop: false })?;
+        Ok(backend.operations())
+    };
+    let ranks = backend_sim::run(&world, u64::MAX, &workspace(), work)?;
+    Ok(ranks.into_iter().map(|(operations, _)| operations).collect())
+}
+
+/// Where ranks share cores: the work of all of them over all cores, in seconds, of which no step is quicker (Graham 1966).
+fn shared<T>(cluster: &Cluster, ranks: &[(T, RankReport)], world_size: usize) -> f64 {
+    let Some(cores) = cluster.node.cores else { return 0.0 };
+    let work = |report: &RankReport| {
+        let spent = &report.spent;
+        spent.products + spent.streams + spent.optimizer + spent.tensor + spent.data + spent.messages
+    };
+    let all: f64 = ranks.iter().map(|(_, report)| work(report)).sum();
+    let stands_for = world_size as f64 / ranks.len() as f64;
+    all * stands_for / cores.min(world_size) as f64
 }
 
 /// A fault as the user reads it: what would do is said by the planner.

@@ -199,7 +199,12 @@ pub fn preset(name: &str) -> Result<RunConfig> {
         loss_scale: LossScale::default(),
         model: preset.config,
         data: Data { sources: vec![], tokenizer, split: Split { train: 949.0, valid: 50.0, test: 1.0 } },
-        run: Run { dir: run_dir(name), backend: BackendChoice::Auto },
+        run: Run {
+            dir: run_dir(name),
+            backend: BackendChoice::Auto,
+            cluster: "selene".into(),
+            stack: "mtnlg".into(),
+        },
     })
 }
 

@@ -179,6 +179,10 @@ pub struct Run {
     pub dir: PathBuf,
     /// The backend.
     pub backend: BackendChoice,
+    /// The cluster that backend `sim` simulates, by name or TOML file.
+    pub cluster: String,
+    /// The software that it simulates there, by name or TOML file.
+    pub stack: String,
 }
 
 impl RunConfig {

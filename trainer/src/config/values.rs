@@ -25,6 +25,8 @@ pub enum BackendChoice {
     Cpu,
     /// The wgpu backend, on a software adapter too.
     Wgpu,
+    /// No machine at all: a simulated one, `run.cluster`.
+    Sim,
 }
 
 impl FromStr for BackendChoice {
@@ -34,7 +36,8 @@ impl FromStr for BackendChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "wgpu" => Ok(Self::Wgpu),
-            _ => Err(ValueError { text: text.into(), what: "a backend", remedy: "auto, cpu or wgpu" }),
+            "sim" => Ok(Self::Sim),
+            _ => Err(ValueError { text: text.into(), what: "a backend", remedy: "auto, cpu, wgpu or sim" }),
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for BackendChoice {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
             Self::Wgpu => "wgpu",
+            Self::Sim => "sim",
         })
     }
 }
@@ -240,6 +244,6 @@ mod tests {
             assert!(text.parse::<DataSource>().is_err(), "{text}");
         }
         let error = "gpu".parse::<BackendChoice>().unwrap_err();
-        assert_eq!(error.to_string(), "`gpu` is not a backend; give auto, cpu or wgpu");
+        assert_eq!(error.to_string(), "`gpu` is not a backend; give auto, cpu, wgpu or sim");
     }
 }

@@ -30,6 +30,12 @@ pub struct Sample {
 pub struct Measured {
     /// The backend and its device.
     pub backend: String,
+    /// Tensor x pipeline x data.
+    pub layout: String,
+    /// Median seconds of a step, its operations timed.
+    pub step_seconds: f64,
+    /// Median seconds of each rank in a step by the clock that operations are timed by: on the CPU, the thread's time on a processor.
+    pub busy_seconds: Vec<f64>,
     /// Every measurement.
     pub samples: Vec<Sample>,
 }

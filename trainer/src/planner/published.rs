@@ -27,6 +27,9 @@ pub struct Row {
     /// Whether the stack was fitted on it.
     #[serde(default)]
     pub fit: bool,
+    /// Whether its figures were written down from memory.
+    #[serde(default)]
+    pub recalled: bool,
     /// Published seconds a step.
     pub step_seconds: Option<f64>,
     /// Published hardware TFLOP/s a device.
@@ -190,9 +193,10 @@ fn table(stack: &str, rows: &[&Compared]) -> Result<String> {
         let (p, flops) = (&c.prediction, c.prediction.hardware_flops / c.prediction.devices as f64 / 1e12);
         let _ = writeln!(
             text,
-            "| {}{} | {}{:.2} | {:.2} | {} | {:.0} | {:.1} | {:.1}% |",
+            "| {}{}{} | {}{:.2} | {:.2} | {} | {:.0} | {:.1} | {:.1}% |",
             c.row.source,
             if c.row.fit { " **(fitted)**" } else { "" },
+            if c.row.recalled { " (recalled)" } else { "" },
             if c.row.step_seconds.is_none() { "*" } else { "" },
             c.seconds,
             p.step_seconds,
@@ -211,7 +215,7 @@ fn table(stack: &str, rows: &[&Compared]) -> Result<String> {
         100.0 * mean,
         100.0 * most
     );
-    if let [full, selective] = rows
+    if let [full, selective, ..] = rows
         && stack == "korthikanti-2022"
     {
         let gain = |full: f64, selective: f64| full / selective;

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// Layouts that are run whole.
 const WHOLE: usize = 10;
+/// Why most lose.
+const NO_ROOM: &str = "does not fit the memory of a device";
 /// Microbatches a stage of the two short rehearsals.
 const SHORT: [usize; 2] = [1, 2];
 
@@ -66,8 +68,8 @@ pub fn search(args: &PlanArgs, place: &Place) -> Result<Found> {
             Err(error) => Some(reason(&error)),
             Ok(()) => {
                 found.possible += 1;
-                match allocate_ends(&config, place) {
-                    false => Some("does not fit the memory of a device".to_owned()),
+                match ends_fit(&config, place) {
+                    false => Some(NO_ROOM.to_owned()),
                     true => None,
                 }
             }
@@ -84,17 +86,26 @@ pub fn search(args: &PlanArgs, place: &Place) -> Result<Found> {
     }
     estimated.sort_by(|a, b| a.0.total_cmp(&b.0));
     let best = estimated.first().map_or(0.0, |(seconds, _)| *seconds);
-    for (seconds, _) in estimated.iter().skip(WHOLE) {
+    for (seconds, config) in estimated {
+        if found.ranked.len() < WHOLE {
+            // Between the ends a stage of ZB-H1 may hold more than both.
+            let prediction = predict(&config, place)?;
+            match prediction.fits {
+                true => found.ranked.push(Ranked { prediction, why: String::new() }),
+                false => {
+                    found.fitting -= 1;
+                    *found.lost.entry(NO_ROOM.to_owned()).or_default() += 1;
+                }
+            }
+            continue;
+        }
         let slower = seconds / best;
         let bound = [1.05, 1.1, 1.25, 1.5, 2.0].into_iter().find(|bound| slower <= *bound);
         let words = match bound {
-            Some(bound) => format!("fits, and by estimate is slower than the best, up to {bound}x"),
-            None => "fits, and by estimate is more than 2x slower than the best".to_owned(),
+            Some(bound) => format!("fits, and by estimate takes up to {bound}x as long as the best"),
+            None => "fits, and by estimate takes more than twice as long as the best".to_owned(),
         };
         *found.lost.entry(words).or_default() += 1;
-    }
-    for (_, config) in estimated.into_iter().take(WHOLE) {
-        found.ranked.push(Ranked { prediction: predict(&config, place)?, why: String::new() });
     }
     found.ranked.sort_by(|a, b| a.prediction.step_seconds.total_cmp(&b.prediction.step_seconds));
     let Some(best) = found.ranked.first().map(|ranked| ranked.prediction.clone()) else {
@@ -176,8 +187,18 @@ fn reason(error: &Error) -> String {
         .join(" ")
 }
 
-fn allocate_ends(config: &RunConfig, place: &Place) -> bool {
-    allocate(config, place, Ranks::Ends, place.cluster.device.memory_bytes).is_ok()
+/// Whether the first and the last stage fit. What they hold does not grow with the microbatches of a step once the pipeline is full.
+fn ends_fit(config: &RunConfig, place: &Place) -> bool {
+    let short = shortened(config, SHORT[1] * config.parallel.pipeline);
+    allocate(&short, place, Ranks::Ends, place.cluster.device.memory_bytes).is_ok()
+}
+
+/// The same with at most so many microbatches.
+fn shortened(config: &RunConfig, microbatches: usize) -> RunConfig {
+    let mut short = config.clone();
+    let microbatches = microbatches.min(config.microbatches());
+    short.train.global_batch = microbatches * config.train.micro_batch * config.parallel.data;
+    short
 }
 
 /// Seconds of a step, from two with few microbatches.
@@ -189,8 +210,7 @@ fn estimate(config: &RunConfig, place: &Place) -> Result<f64> {
         return Ok(rehearse(config, place, Ranks::One, 1, u64::MAX, false)?.seconds);
     }
     let seconds = |microbatches: usize| -> Result<f64> {
-        let mut short = config.clone();
-        short.train.global_batch = microbatches * config.train.micro_batch * config.parallel.data;
+        let short = shortened(config, microbatches);
         Ok(rehearse(&short, place, Ranks::One, 1, u64::MAX, false)?.seconds)
     };
     let (a, b) = (seconds(few)?, seconds(more)?);

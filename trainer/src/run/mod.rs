@@ -331,7 +331,10 @@ fn same_data(reader: &Reader, now: &Meta, config: &RunConfig) -> Result<()> {
 }
 
 /// The directory of a new run. The default one gets a number where it is taken; one that the user named must be free.
-fn fresh(config: &RunConfig, processes: bool) -> Result<PathBuf> {
+///
+/// # Errors
+/// A named one that is taken.
+pub fn fresh(config: &RunConfig, processes: bool) -> Result<PathBuf> {
     let dir = &config.run.dir;
     let taken = |dir: &Path| dir.join(CONFIG_FILE).exists();
     if !taken(dir) {

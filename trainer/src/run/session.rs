@@ -153,7 +153,7 @@ impl Session<'_> {
         let recorded = position.step + 1..position.step + 1 + TIMELINE_STEPS;
         let mut valid_loss = None;
         while position.step < train.steps {
-            let begin = Instant::now();
+            let begin = backend.now();
             let step = position.step + 1;
             let first_sample = batch.samples_after(position.step);
             let global_batch = batch.global_batch(first_sample);
@@ -166,7 +166,7 @@ impl Session<'_> {
             let plan = StepPlan { first_sample, global_batch, lr: lr as f32, stop };
             let stats = rank.train_step(self.train, plan)?;
             [recorder, beside].iter().for_each(|recorder| recorder.pause(true));
-            let tokens_per_second = tokens as f64 / begin.elapsed().as_secs_f64();
+            let tokens_per_second = tokens as f64 / (backend.now() - begin).as_secs_f64();
             if !(stats.skipped || stats.loss.is_finite() && stats.grad_norm.is_finite()) {
                 return Err(diverged(step, stats.loss, stats.grad_norm, lr));
             }
