@@ -104,7 +104,7 @@ impl PlanArgs {
             return say(&published::fit(&self.stack)?);
         }
         if let Some(file) = &self.published {
-            let page = published::page()?;
+            let page = published::page(&published::all()?)?;
             return write(file, &page);
         }
         let place = self.place()?;

@@ -167,19 +167,26 @@ pub fn fit(stack: &str) -> Result<String> {
     ))
 }
 
-/// `docs/rehearsal.md`.
+/// Every row, predicted.
 ///
 /// # Errors
 /// As [`compare`].
-pub fn page() -> Result<String> {
-    let compared = rows()?.iter().map(compare).collect::<Result<Vec<_>>>()?;
+pub fn all() -> Result<Vec<Compared>> {
+    rows()?.iter().map(compare).collect()
+}
+
+/// `docs/rehearsal.md`, of every row.
+///
+/// # Errors
+/// None for the stacks that come with the program.
+pub fn page(compared: &[Compared]) -> Result<String> {
     let mut page = include_str!("rehearsal-head.md").to_owned();
     for stack in ["mt-nlg", "narayanan-2021", "korthikanti-2022"] {
         let of_stack: Vec<&Compared> = compared.iter().filter(|c| c.row.stack == stack).collect();
         let _ = write!(page, "\n{}", table(stack, &of_stack)?);
     }
-    page.push_str(&time_table(&compared));
-    page.push_str(&memory_table(&compared));
+    page.push_str(&time_table(compared));
+    page.push_str(&memory_table(compared));
     page.push_str(include_str!("rehearsal-tail.md"));
     Ok(page)
 }
