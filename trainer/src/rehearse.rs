@@ -13,10 +13,11 @@ use backend_sim::{
     Cluster, Fault, Operation, Present, RankReport, SimBackend, SimCommunicator, Stack, World,
 };
 
-use crate::config::RunConfig;
+use crate::config::{Mode, RunConfig};
 use crate::engine::{Rank, RankConfig, StepPlan};
 use crate::layout::{Coordinates, Layout};
 use crate::run::rank_config;
+use crate::schedule::Schedule;
 use crate::timeline::Recorder;
 use crate::{Error, Result};
 
@@ -175,6 +176,16 @@ pub fn rehearse(
     Ok(Rehearsed { ranks: reports, seconds: end / steps.max(1) as f64, recorders })
 }
 
+/// As many microbatches as fill a pipeline twice, where what a rank holds does not grow with more.
+fn filled(config: &RunConfig) -> RunConfig {
+    let mut short = config.clone();
+    if config.parallel.schedule != Schedule::GPipe && config.numerics.mode == Mode::Fast {
+        let microbatches = config.microbatches().min(2 * config.parallel.pipeline);
+        short.train.global_batch = microbatches * config.train.micro_batch * config.parallel.data;
+    }
+    short
+}
+
 /// What the rank that holds most holds, in bytes, without a step being run.
 ///
 /// # Errors
@@ -185,7 +196,7 @@ pub fn allocate(
     which: Ranks,
     limit: u64,
 ) -> std::result::Result<u64, Fault> {
-    let rehearsed = rehearse(config, place, which, 0, limit, false)?;
+    let rehearsed = rehearse(&filled(config), place, which, 0, limit, false)?;
     Ok(rehearsed.ranks.iter().map(|(_, report)| report.peak_bytes()).max().unwrap_or(0))
 }
 

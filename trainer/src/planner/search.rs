@@ -187,18 +187,9 @@ fn reason(error: &Error) -> String {
         .join(" ")
 }
 
-/// Whether the first and the last stage fit. What they hold does not grow with the microbatches of a step once the pipeline is full.
+/// Whether the first and the last stage fit.
 fn ends_fit(config: &RunConfig, place: &Place) -> bool {
-    let short = shortened(config, SHORT[1] * config.parallel.pipeline);
-    allocate(&short, place, Ranks::Ends, place.cluster.device.memory_bytes).is_ok()
-}
-
-/// The same with at most so many microbatches.
-fn shortened(config: &RunConfig, microbatches: usize) -> RunConfig {
-    let mut short = config.clone();
-    let microbatches = microbatches.min(config.microbatches());
-    short.train.global_batch = microbatches * config.train.micro_batch * config.parallel.data;
-    short
+    allocate(config, place, Ranks::Ends, place.cluster.device.memory_bytes).is_ok()
 }
 
 /// Seconds of a step, from two with few microbatches.
@@ -210,7 +201,8 @@ fn estimate(config: &RunConfig, place: &Place) -> Result<f64> {
         return Ok(rehearse(config, place, Ranks::One, 1, u64::MAX, false)?.seconds);
     }
     let seconds = |microbatches: usize| -> Result<f64> {
-        let short = shortened(config, microbatches);
+        let mut short = config.clone();
+        short.train.global_batch = microbatches * config.train.micro_batch * config.parallel.data;
         Ok(rehearse(&short, place, Ranks::One, 1, u64::MAX, false)?.seconds)
     };
     let (a, b) = (seconds(few)?, seconds(more)?);
