@@ -43,7 +43,7 @@ pub enum Fault {
         /// What it was doing: the instruction, or the allocation.
         doing: String,
         /// What went wrong.
-        error: Error,
+        error: Box<Error>,
     },
     /// Every rank that was not done waited.
     #[error("{0}")]
@@ -129,7 +129,7 @@ pub fn run<R: Send>(
         let (rank, doing, error) = errors.swap_remove(at_fault);
         return Err(match error {
             Error::Deadlock { .. } => Fault::Deadlock(error),
-            error => Fault::Rank { rank, doing, error },
+            error => Fault::Rank { rank, doing, error: Box::new(error) },
         });
     }
     match world.unreceived() {

@@ -89,9 +89,8 @@ fn ranks_that_do_not_agree_are_told_apart() {
             }
             communicator.all_reduce(&pair(), ReduceOp::Sum, x.view())
         });
-        let Err(Fault::Rank { error: Error::Mismatch { mine, theirs, .. }, .. }) = fault else {
-            panic!("{fault:?}")
-        };
+        let Err(Fault::Rank { error, .. }) = fault else { panic!("{fault:?}") };
+        let Error::Mismatch { mine, theirs, .. } = *error else { panic!("{error:?}") };
         assert!(mine.starts_with(words) || theirs.starts_with(words), "{mine} {theirs}");
     }
 }

@@ -235,8 +235,9 @@ fn shared<T>(cluster: &Cluster, ranks: &[(T, RankReport)], world_size: usize) ->
 /// A fault as the user reads it: what would do is said by the planner.
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
+        let memory = |error: &backend::Error| matches!(error, backend::Error::OutOfMemory { .. });
         match &fault {
-            Fault::Rank { error: backend::Error::OutOfMemory { .. }, .. } => Self::user(fault.to_string()),
+            Fault::Rank { error, .. } if memory(error) => Self::user(fault.to_string()),
             _ => Self::other(fault.to_string()),
         }
     }

@@ -400,7 +400,7 @@ fn a_fault_without_memory_is_no_users_mistake() {
         in_use: 1,
         remedy: "more",
     };
-    let fault = Fault::Rank { rank: 3, doing: "in the allocation".into(), error: memory };
+    let fault = Fault::Rank { rank: 3, doing: "in the allocation".into(), error: Box::new(memory) };
     let error = trainer::Error::from(fault);
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("rank 3"), "{error}");
