@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_like_nothing_gets_the_list() {
-        assert_eq!(remedy("run.zzz"), "[run] has backend, dir");
+        assert_eq!(remedy("run.zzz"), "[run] has backend, cluster, dir, stack");
         assert!(
             remedy("zzz").starts_with("there are preset and [data], [loss_scale], [model]"),
             "{}",
