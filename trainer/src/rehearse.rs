@@ -101,10 +101,12 @@ pub struct Rehearsed {
     pub recorders: Vec<Recorder>,
 }
 
-/// What a rank must know, on that stack.
+/// What a rank must know, on that stack. Gradients are reduced in one piece behind the last backward: the thread that would reduce buckets beside it has no
+/// simulated time of its own.
 pub fn config_on(config: &RunConfig, stack: &Stack) -> RankConfig {
     let mut rank = rank_config(config);
     rank.execution.recompute_outputs = stack.recompute_outputs;
+    rank.execution.bucket = 0;
     rank
 }
 
