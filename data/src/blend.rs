@@ -3,7 +3,9 @@
 //! Greedy, as Megatron-LM does it: sample `i` comes from the set that lags furthest behind its share, `argmax_d w_d max(i, 1) - taken_d`, ties
 //! to the lowest `d`. At every prefix of the run each set has been drawn in proportion to its weight, to within a few samples.
 
-use crate::{Error, Result};
+use crate::{Error, Result, aside};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 /// Surplus of samples prepared for each set over its share, as Megatron's `mid_level_dataset_surplus`.
 const SURPLUS: f64 = 0.005;
@@ -80,11 +82,47 @@ impl Blend {
         Some((usize::from(*self.set.get(i)?), self.index[i] as usize))
     }
 
+    /// Write the indices as Megatron caches them: `prefix.dataset_index.npy` (i16) and `prefix.dataset_sample_index.npy` (i64).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_npy(&self, prefix: &Path) -> Result<()> {
+        let named = |suffix: &str| {
+            let mut name = prefix.as_os_str().to_owned();
+            name.push(suffix);
+            std::path::PathBuf::from(name)
+        };
+        let set = self.set.iter().flat_map(|&set| (set as i16).to_le_bytes());
+        let index = self.index.iter().flat_map(|&index| i64::from(index).to_le_bytes());
+        write_npy(&named(".dataset_index.npy"), "<i2", self.len(), set)?;
+        write_npy(&named(".dataset_sample_index.npy"), "<i8", self.len(), index)
+    }
+
     /// Samples taken from each set.
     #[must_use]
     pub fn taken(&self) -> &[u64] {
         &self.taken
     }
+}
+
+/// A one-dimensional array in NumPy's format 1.0.
+fn write_npy(path: &Path, dtype: &str, len: usize, bytes: impl Iterator<Item = u8>) -> Result<()> {
+    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({len},), }}");
+    // Magic, version, length and header fill blocks of 64 bytes.
+    while !(10 + header.len() + 1).is_multiple_of(64) {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut file = BufWriter::with_capacity(1 << 20, aside::temporary(path)?);
+    let failed = |error| Error::io("write", path)(error);
+    file.write_all(b"\x93NUMPY\x01\x00").map_err(failed)?;
+    file.write_all(&(header.len() as u16).to_le_bytes()).map_err(failed)?;
+    file.write_all(header.as_bytes()).map_err(failed)?;
+    for byte in bytes {
+        file.write_all(&[byte]).map_err(failed)?;
+    }
+    let file = file.into_inner().map_err(|error| Error::io("write", path)(error.into_error()))?;
+    aside::publish(file, path)
 }
 
 /// Weights that sum to 1, in Megatron's (that is, NumPy's) rounding.

@@ -1,6 +1,7 @@
 //! The default corpus: the documentation inside the Rust toolchain, which every rustup machine has.
 
-use crate::source::{Source, SourceKind};
+use crate::build::{Recipe, RecipeSet};
+use crate::input::{Source, SourceKind};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,9 +9,6 @@ use std::sync::Arc;
 
 /// What installs the corpus where it is missing.
 pub const REMEDY: &str = "rustup component add rust-docs";
-
-/// The sets, in order: of equal documents the one in the earliest set is kept.
-pub const SETS: [&str; 6] = ["book", "reference", "nomicon", "rust-by-example", "cargo", "rustc"];
 
 /// What stands in for the documentation where it is missing.
 #[derive(Debug, Clone)]
@@ -38,17 +36,20 @@ impl std::fmt::Display for Notice {
     }
 }
 
-/// The six sets of the toolchain's documentation, or the fallback with a notice that names the remedy.
+/// The recipe of the default corpus, which is a file like any other: `configs/data/rust-docs.toml`.
+const RECIPE: &str = include_str!("../../configs/data/rust-docs.toml");
+
+/// The recipe for the toolchain's documentation, or for the fallback with a notice that names the remedy.
 ///
 /// # Errors
 /// [`Error::NoDefaultCorpus`] if the documentation is missing and there is no fallback.
-pub fn default_sources(fallback: &Fallback) -> Result<(Vec<Source>, Vec<Notice>)> {
-    let reason = match documentation() {
-        Ok(html) => match sets_in(&html) {
-            Ok(sources) => return Ok((sources, Vec::new())),
-            Err(reason) => reason,
-        },
-        Err(reason) => reason,
+pub fn default_recipe(fallback: &Fallback) -> Result<(Recipe, Vec<Notice>)> {
+    let mut recipe = Recipe::parse(RECIPE, Path::new("rust-docs.toml"))?;
+    recipe.bad_limit = Some(0);
+    let reason = match recipe.open() {
+        Ok(_) => return Ok((recipe, Vec::new())),
+        Err(Error::NoDefaultCorpus { reason }) => reason,
+        Err(error) => return Err(error),
     };
     let kind = match fallback {
         Fallback::Folder(path) => SourceKind::Folder(path.clone()),
@@ -59,7 +60,19 @@ pub fn default_sources(fallback: &Fallback) -> Result<(Vec<Source>, Vec<Notice>)
         "the toolchain's documentation is not there ({reason}), so the repository's own text is used"
     );
     let remedy = format!("`{REMEDY}` installs it");
-    Ok((vec![Source { name: "repository".to_owned(), weight: None, kind }], vec![Notice { message, remedy }]))
+    let source = Source { name: "repository".to_owned(), weight: None, kind };
+    recipe.sets = vec![RecipeSet { name: source.name.clone(), weight: None, sources: vec![source] }];
+    recipe.stages.iter_mut().for_each(|stage| stage.sets = vec![0]);
+    Ok((recipe, vec![Notice { message, remedy }]))
+}
+
+/// One book of the toolchain's documentation.
+///
+/// # Errors
+/// [`Error::NoDefaultCorpus`] if it is not there.
+pub fn book(name: &str) -> Result<Source> {
+    let html = documentation().map_err(|reason| Error::NoDefaultCorpus { reason })?;
+    book_in(&html, name).map_err(|reason| Error::NoDefaultCorpus { reason })
 }
 
 /// The folder of the toolchain's HTML documentation, or why there is none.
@@ -75,17 +88,13 @@ fn documentation() -> std::result::Result<PathBuf, String> {
     Ok(Path::new(sysroot.trim_end_matches(['\r', '\n'])).join("share").join("doc").join("rust").join("html"))
 }
 
-/// The six sets under `html`; all must be there.
-fn sets_in(html: &Path) -> std::result::Result<Vec<Source>, String> {
-    let source = |name: &str| {
-        let folder = html.join(name);
-        if folder.join("index.html").is_file() {
-            Ok(Source { name: name.to_owned(), weight: None, kind: SourceKind::MdBook(folder) })
-        } else {
-            Err(format!("{} does not exist", folder.display()))
-        }
-    };
-    SETS.into_iter().map(source).collect()
+fn book_in(html: &Path, name: &str) -> std::result::Result<Source, String> {
+    let folder = html.join(name);
+    if folder.join("index.html").is_file() {
+        Ok(Source { name: name.to_owned(), weight: None, kind: SourceKind::MdBook(folder) })
+    } else {
+        Err(format!("{} does not exist", folder.display()))
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +106,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("book")).unwrap();
         std::fs::write(folder.path().join("book/index.html"), "").unwrap();
-        let reason = sets_in(folder.path()).unwrap_err();
+        assert!(book_in(folder.path(), "book").is_ok());
+        let reason = book_in(folder.path(), "reference").unwrap_err();
         assert!(reason.contains("reference"), "{reason}");
     }
 

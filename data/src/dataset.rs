@@ -24,7 +24,7 @@
 
 use crate::blend::{self, Blend};
 use crate::indexed::IndexedDataset;
-use crate::order::SampleOrder;
+use crate::order::{Piece, SampleOrder};
 use crate::split::{Part, Split};
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -108,7 +108,14 @@ impl BlendedDataset {
                 let blend = Blend::weighted(&weights, samples)?;
                 // Megatron refuses a blend that draws more of a set than its surplus covers; here the set is given what is drawn.
                 let wanted = weights.iter().zip(blend.taken());
-                wanted.map(|(&weight, &taken)| Some(blend::samples_for(samples, weight).max(taken))).collect()
+                // A lone set is no blend: Megatron gives it the samples themselves, without the surplus.
+                let alone = opened.len() == 1;
+                wanted
+                    .map(|(&weight, &taken)| match alone {
+                        true => Some(samples),
+                        false => Some(blend::samples_for(samples, weight).max(taken)),
+                    })
+                    .collect()
             }
         };
         let mut members = Vec::new();
@@ -152,6 +159,20 @@ impl BlendedDataset {
     /// Epochs over each set, as (index in [`BlendConfig::sets`], epochs); sets left out are not in it.
     pub fn epochs(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.members.iter().map(|member| (member.set, member.order.epochs()))
+    }
+
+    /// Where the tokens of sample `i` come from, in order: the index in [`BlendConfig::sets`] and the piece. `None` past the end.
+    #[must_use]
+    pub fn pieces(&self, i: u64) -> Option<(usize, Vec<Piece>)> {
+        let (member, index) = self.blend.get(usize::try_from(i).ok()?)?;
+        let member = &self.members[member];
+        Some((member.set, member.order.pieces(index)?.collect()))
+    }
+
+    /// Documents of the sets' files together, whatever their part.
+    #[must_use]
+    pub fn documents(&self) -> u64 {
+        self.members.iter().map(|member| member.data.documents()).sum()
     }
 
     /// Global sample `i`: `s + 1` tokens.

@@ -77,24 +77,40 @@ pub enum Error {
         unweighted: String,
     },
 
-    /// A line of a `.jsonl` file is not what is expected.
-    #[error("data: {}:{line}: {reason}; every line must be a JSON object with a string field \"text\"", path.display())]
-    Jsonl {
-        /// The file.
+    /// A record that cannot be read, where all must be.
+    #[error("data: {bad}; mend it, convert it (for example with `iconv -t UTF-8`) or leave it out")]
+    BadRecord {
+        /// The record.
+        bad: crate::record::Bad,
+    },
+
+    /// More records cannot be read than were allowed.
+    #[error(
+        "data: {bad}; with it over {limit} records cannot be read: mend the file, leave it out or raise the limit"
+    )]
+    TooManyBad {
+        /// How many were allowed.
+        limit: u64,
+        /// The one too many.
+        bad: crate::record::Bad,
+    },
+
+    /// A folder that a step may not write into.
+    #[error("data: cannot write a step into {}: {reason}; give another folder with --output", path.display())]
+    OutputInUse {
+        /// The folder.
         path: PathBuf,
-        /// The line, counted from 1.
-        line: u64,
-        /// What is wrong with it.
+        /// What is in the way.
         reason: String,
     },
 
-    /// A text file is not UTF-8.
-    #[error("data: {} is not UTF-8 text (first bad byte at offset {offset}); convert it, for example with `iconv -t UTF-8`, or leave it out", path.display())]
-    NotUtf8 {
-        /// The file.
+    /// A step's folder that is not whole.
+    #[error("data: {}: {reason}", path.display())]
+    Manifest {
+        /// The file at fault.
         path: PathBuf,
-        /// Offset in bytes of the first invalid sequence.
-        offset: u64,
+        /// What is wrong, and what to do.
+        reason: String,
     },
 
     /// A `.bin/.idx` pair whose contents contradict themselves.
@@ -145,6 +161,15 @@ pub enum Error {
         reason: String,
         /// What to do.
         remedy: &'static str,
+    },
+
+    /// A recipe that cannot be used.
+    #[error("data: {}: {reason}", path.display())]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// What is wrong with it, where, and what to do.
+        reason: String,
     },
 
     /// A train/valid/test split that is not one.
@@ -207,6 +232,13 @@ impl Error {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
+    }
+
+    pub(crate) fn too_many_bad(limit: u64, bad: crate::record::Bad) -> Error {
+        match limit {
+            0 => Error::BadRecord { bad },
+            limit => Error::TooManyBad { limit, bad },
+        }
     }
 
     /// Whether the cause lies in what the user gave (arguments, files, disk), so that the program ends with code 2.

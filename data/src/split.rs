@@ -34,6 +34,20 @@ impl fmt::Display for Part {
     }
 }
 
+impl FromStr for Part {
+    type Err = Error;
+
+    fn from_str(value: &str) -> Result<Self> {
+        [Part::Train, Part::Valid, Part::Test].into_iter().find(|part| part.name() == value).ok_or_else(
+            || Error::OutOfRange {
+                name: "part",
+                value: value.to_owned(),
+                expected: "train, valid or test".to_owned(),
+            },
+        )
+    }
+}
+
 /// Shares of train, valid and test; they sum to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Split([f64; 3]);

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
-use data::corpus::{Fallback, REMEDY, SETS, default_sources};
+use data::build::{Corpus, Prepared, Request, prepare};
+use data::corpus::{Fallback, REMEDY, default_recipe};
 use data::dataset::{BlendConfig, BlendSet, BlendedDataset};
 use data::indexed::IndexedDataset;
-use data::prepare::{Corpus, Prepared, Progress, Request, Stage, prepare};
-use data::source::{Source, SourceKind};
+use data::input::{Source, SourceKind};
 use data::split::{Part, Split};
 use data::tokenizer::TokenizerSpec;
 use data::{Error, Result};
@@ -64,9 +64,9 @@ fn the_cache_goes_by_contents() {
     let mut stages = Vec::new();
     let corpus = Corpus::Sources(two_sets());
     let request = Request { corpus, tokenizer: small(), cache: folder.path().to_owned() };
-    let again = prepare(&request, &mut |Progress { stage, .. }| stages.push(stage)).unwrap();
+    let again = prepare(&request, &mut |progress| stages.push(progress.doing)).unwrap();
     assert_eq!(again, Prepared { cached: true, ..first.clone() });
-    assert!(stages.iter().all(|&stage| stage == Stage::Scan));
+    assert!(stages.iter().all(|doing| doing == "looking at the data"));
 
     // Weights are no part of the contents; a word, a name or the tokenizer is.
     let mut weighted = two_sets();
@@ -181,7 +181,7 @@ fn the_fallback_names_the_remedy() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
-    assert!(matches!(default_sources(&Fallback::None), Err(Error::NoDefaultCorpus { .. })));
+    assert!(matches!(default_recipe(&Fallback::None), Err(Error::NoDefaultCorpus { .. })));
     let documents = Fallback::Documents(vec!["some text of the repository".to_owned()].into());
     let folder = Fallback::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let cache = tempfile::tempdir().unwrap();
@@ -206,7 +206,10 @@ fn the_toolchains_documentation() {
         }
         prepared => prepared.unwrap(),
     };
-    assert_eq!(prepared.sets.iter().map(|set| set.name.as_str()).collect::<Vec<_>>(), SETS);
+    assert_eq!(
+        prepared.sets.iter().map(|set| set.name.as_str()).collect::<Vec<_>>(),
+        ["book", "reference", "nomicon", "rust-by-example", "cargo", "rustc"]
+    );
     let tokenizer = prepared.tokenizer.load().unwrap();
     assert_eq!(tokenizer.vocab_size(), 4096);
     for set in &prepared.sets {
@@ -269,7 +272,7 @@ fn real_text_files() {
     // It has a byte of another encoding far inside.
     let inaugural = Source::parse(&folder.join("text/inaugural.txt").display().to_string()).unwrap();
     let error = run(vec![inaugural], TokenizerSpec::Gpt2, cache.path()).unwrap_err();
-    assert!(matches!(error, Error::NotUtf8 { offset: 748_295, .. }), "{error}");
+    assert!(matches!(&error, Error::BadRecord { bad } if bad.offset == 748_295), "{error}");
     let lambada = folder.join("eval/lambada_openai_test.jsonl");
     let prepared =
         run(vec![Source::parse(&lambada.display().to_string()).unwrap()], TokenizerSpec::Gpt2, cache.path())

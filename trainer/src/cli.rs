@@ -1,9 +1,13 @@
 //! The command line of `mtnlg`.
 
+mod data;
+mod watch;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::data::DataArgs;
 use crate::config::{BackendChoice, DataSource, Layers, RunConfig};
 use crate::plan::{DryRun, Plan};
 use crate::reduce::parse_count;
@@ -23,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Train a model from text, or go on with a run
     Train(Box<TrainArgs>),
+    /// Make a corpus: from raw text to the tokens of a training run
+    Data(Box<DataArgs>),
     /// Train the same few steps in many layouts, and compare them bit for bit
     Parity(crate::parity::ParityArgs),
     /// One rank of a parity run; `mtnlg parity` starts it

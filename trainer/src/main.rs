@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         // It has exit codes of its own, and was answered before.
         Command::Conformance(_) => {}
+        Command::Data(args) => print(&args.run()?),
         Command::Parity(args) => args.run()?,
         Command::ParityRank(args) => args.run()?,
         Command::Checkpoint(args) => print(&args.run()?),

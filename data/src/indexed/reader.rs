@@ -1,7 +1,7 @@
 //! Reading a `.bin/.idx` pair that may be damaged.
 
 use super::{HEADER_BYTES, MAGIC, TokenType, VERSION, bin_path, idx_path};
-use crate::{Error, Result};
+use crate::{Error, Result, read_at};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -254,25 +254,4 @@ impl Fields<'_> {
             )),
         }
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
-            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                bytes = &mut bytes[count..];
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

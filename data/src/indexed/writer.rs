@@ -1,10 +1,18 @@
 //! Writing a `.bin/.idx` pair, document by document.
 
 use super::{MAGIC, TokenType, VERSION, bin_path, idx_path};
+use crate::aside::{publish, temporary};
 use crate::{Error, Result};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+
+/// Documents, and for each without a token the sequences before it.
+#[derive(Debug)]
+struct Documents {
+    entries: u64,
+    empty: Vec<u64>,
+}
 
 /// Writes one pair. Nothing appears under its name before [`Writer::finish`]; a writer that is dropped leaves nothing behind.
 ///
@@ -26,6 +34,7 @@ pub struct Writer {
     token_type: TokenType,
     bin: BufWriter<NamedTempFile>,
     lengths: Vec<i32>,
+    documents: Documents,
     bytes: Vec<u8>,
 }
 
@@ -41,6 +50,7 @@ impl Writer {
             token_type,
             bin: BufWriter::with_capacity(1 << 20, bin),
             lengths: Vec::new(),
+            documents: Documents { entries: 0, empty: Vec::new() },
             bytes: Vec::new(),
         })
     }
@@ -70,7 +80,20 @@ impl Writer {
         }
         self.bin.write_all(&self.bytes).map_err(Error::io("write", &bin_path(&self.prefix)))?;
         self.lengths.push(length);
+        self.documents.entries += 1;
         Ok(())
+    }
+
+    /// A document without a token: an entry of the document index that no sequence belongs to, as Megatron writes it.
+    pub fn empty_document(&mut self) {
+        self.documents.empty.push(self.lengths.len() as u64);
+        self.documents.entries += 1;
+    }
+
+    /// Documents written so far.
+    #[must_use]
+    pub fn documents(&self) -> u64 {
+        self.documents.entries
     }
 
     /// Write the index and put both files in their place, the `.idx` last: a pair with an `.idx` is whole.
@@ -78,37 +101,29 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`], for example on a full disk.
     pub fn finish(self) -> Result<()> {
-        let Writer { prefix, token_type, bin, lengths, .. } = self;
+        let Writer { prefix, token_type, bin, lengths, documents, .. } = self;
         let (bin_path, idx_path) = (bin_path(&prefix), idx_path(&prefix));
-        let mut bin = bin.into_inner().map_err(|error| Error::io("write", &bin_path)(error.into_error()))?;
+        let bin = bin.into_inner().map_err(|error| Error::io("write", &bin_path)(error.into_error()))?;
         let mut idx = BufWriter::with_capacity(1 << 20, temporary(&idx_path)?);
-        write_index(&mut idx, token_type, &lengths).map_err(Error::io("write", &idx_path))?;
-        let mut idx = idx.into_inner().map_err(|error| Error::io("write", &idx_path)(error.into_error()))?;
-        for (file, path) in [(&mut bin, &bin_path), (&mut idx, &idx_path)] {
-            file.flush().and_then(|()| file.as_file().sync_all()).map_err(Error::io("write", path))?;
-        }
-        bin.persist(&bin_path).map_err(|error| Error::io("write", &bin_path)(error.error))?;
-        idx.persist(&idx_path).map_err(|error| Error::io("write", &idx_path)(error.error))?;
+        write_index(&mut idx, token_type, &lengths, &documents).map_err(Error::io("write", &idx_path))?;
+        let idx = idx.into_inner().map_err(|error| Error::io("write", &idx_path)(error.into_error()))?;
+        publish(bin, &bin_path)?;
+        publish(idx, &idx_path)?;
         Ok(())
     }
 }
 
-fn temporary(path: &Path) -> Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    // The permissions of any new file, not those of a private temporary one: caches are shared.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder).map_err(Error::io("write", path))
-}
-
-fn write_index(out: &mut impl Write, token_type: TokenType, lengths: &[i32]) -> std::io::Result<()> {
+fn write_index(
+    out: &mut impl Write,
+    token_type: TokenType,
+    lengths: &[i32],
+    documents: &Documents,
+) -> std::io::Result<()> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&[token_type.code()])?;
     out.write_all(&(lengths.len() as u64).to_le_bytes())?;
-    out.write_all(&(lengths.len() as u64 + 1).to_le_bytes())?;
+    out.write_all(&(documents.entries + 1).to_le_bytes())?;
     for length in lengths {
         out.write_all(&length.to_le_bytes())?;
     }
@@ -117,8 +132,12 @@ fn write_index(out: &mut impl Write, token_type: TokenType, lengths: &[i32]) -> 
         out.write_all(&pointer.to_le_bytes())?;
         pointer += i64::from(length) * token_type.bytes() as i64;
     }
-    for document in 0..=lengths.len() as i64 {
-        out.write_all(&document.to_le_bytes())?;
+    let mut empty = documents.empty.iter().peekable();
+    for sequences in 0..=lengths.len() as u64 {
+        out.write_all(&(sequences as i64).to_le_bytes())?;
+        while empty.next_if_eq(&&sequences).is_some() {
+            out.write_all(&(sequences as i64).to_le_bytes())?;
+        }
     }
     Ok(())
 }

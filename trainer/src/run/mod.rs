@@ -161,7 +161,7 @@ fn finish(
     let targets = text.valid.len() * config.train.seq_len as u64;
     let summary = Summary {
         final_valid_loss: valid_loss,
-        bits_per_byte: data::prepare::bits_per_byte(valid_loss * targets as f64, text.validation_bytes()?),
+        bits_per_byte: data::build::bits_per_byte(valid_loss * targets as f64, text.validation_bytes()?),
         steps: ended.step,
         tokens: config.tokens_after(ended.step),
         seconds: books.seconds_before + seconds,

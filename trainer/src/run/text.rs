@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data::build::{Corpus, Prepared, Request, prepare};
 use data::corpus::Fallback;
 use data::dataset::{BlendConfig, BlendSet, BlendedDataset};
-use data::prepare::{Corpus, Prepared, Request, prepare};
-use data::source::Source;
+use data::input::Source;
 use data::split::Part;
 use data::tokenizer::{Tokenizer, TokenizerSpec};
 
@@ -68,10 +68,11 @@ impl Text {
             },
             cache: cache_dir(),
         };
-        let mut stage = None;
+        let mut doing = String::new();
         let prepared = prepare(&request, &mut |progress| {
-            if stage.replace(progress.stage) != Some(progress.stage) {
-                say(&format!("data: {}", progress.stage.name()));
+            if progress.doing != doing {
+                say(&format!("data: {}", progress.doing));
+                doing = progress.doing;
             }
         })?;
         for notice in &prepared.notices {

@@ -1,8 +1,8 @@
 //! The cache: entries that are whole or not there.
 
-use super::{SetInfo, TokenizerSpec};
+use super::SetInfo;
 use crate::indexed::IndexedDataset;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerSpec};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -10,18 +10,23 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-const RECORD: &str = "prepared.json";
+pub(super) const RECORD: &str = "prepared.json";
 
 /// What `prepared.json` says of a set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SetRecord {
+pub struct SetRecord {
+    /// Its name.
     pub name: String,
-    /// Prefix of the pair, inside the entry.
+    /// Prefix of the pair, inside the folder.
     pub file: String,
+    /// Documents.
     pub documents: u64,
+    /// Documents dropped as duplicates of earlier ones.
     pub duplicates: u64,
+    /// Tokens, with the end of each document.
     pub tokens: u64,
+    /// Bytes of text.
     pub bytes: u64,
 }
 
@@ -82,10 +87,7 @@ pub(super) fn building(cache: &Path) -> Result<TempDir> {
 }
 
 /// Give the entry its name. Where another process was faster, use its entry.
-pub(super) fn publish(building: TempDir, folder: &Path, sets: &[SetRecord]) -> Result<Entry> {
-    let record = building.path().join(RECORD);
-    let json = serde_json::to_vec_pretty(sets).expect("a record of strings and numbers is JSON");
-    fs::write(&record, json).map_err(Error::io("write", &record))?;
+pub(super) fn publish(building: TempDir, folder: &Path) -> Result<Entry> {
     if fs::rename(building.path(), folder).is_err() {
         if let Some(entry) = Entry::open(folder) {
             return Ok(entry);

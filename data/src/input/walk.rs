@@ -1,6 +1,6 @@
 //! Which files belong to a source, in the order of their names.
 
-use super::{EXTENSIONS, SourceFile};
+use super::{EXTENSIONS, InputFile};
 use crate::{Error, Result};
 use std::fs;
 use std::path::Path;
@@ -15,20 +15,28 @@ pub(super) fn extension(path: &Path) -> String {
     path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-pub(super) fn is_html(path: &Path) -> bool {
+/// The name of a file without the extension of its compression.
+pub(super) fn uncompressed(path: &Path) -> &std::ffi::OsStr {
+    match extension(path).as_str() {
+        "gz" | "gzip" | "zst" | "zstd" => path.file_stem().unwrap_or_default(),
+        _ => path.file_name().unwrap_or_default(),
+    }
+}
+
+fn is_html(path: &Path) -> bool {
     matches!(extension(path).as_str(), "html" | "htm")
 }
 
 /// The text files under a folder.
-pub(super) fn text_files(folder: &Path) -> Result<Vec<SourceFile>> {
+pub(super) fn text_files(folder: &Path) -> Result<Vec<InputFile>> {
     collect(folder, &|entry| match entry.kind {
         Kind::Folder => !LEFT_OUT.contains(&entry.name),
-        Kind::File => EXTENSIONS.contains(&extension(entry.path).as_str()),
+        Kind::File => EXTENSIONS.contains(&extension(Path::new(uncompressed(entry.path))).as_str()),
     })
 }
 
 /// The pages of a book made by mdBook.
-pub(super) fn book_pages(folder: &Path) -> Result<Vec<SourceFile>> {
+pub(super) fn book_pages(folder: &Path) -> Result<Vec<InputFile>> {
     collect(folder, &|entry| match entry.kind {
         // A table of contents marks another book: a translation, or an edition that is no longer distributed.
         Kind::Folder => !entry.path.join("toc.html").exists(),
@@ -49,7 +57,7 @@ struct Entry<'a> {
     depth: usize,
 }
 
-fn collect(root: &Path, wanted: &dyn Fn(&Entry<'_>) -> bool) -> Result<Vec<SourceFile>> {
+fn collect(root: &Path, wanted: &dyn Fn(&Entry<'_>) -> bool) -> Result<Vec<InputFile>> {
     let mut files = Vec::new();
     let mut folders = vec![(root.to_path_buf(), String::new(), 0)];
     while let Some((folder, inside, depth)) = folders.pop() {
@@ -71,7 +79,7 @@ fn collect(root: &Path, wanted: &dyn Fn(&Entry<'_>) -> bool) -> Result<Vec<Sourc
                 // Through links, so that one to a folder (which could lead round in a circle) is left out here.
                 let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
                 if metadata.is_file() {
-                    files.push(SourceFile { path, name: inside_name, bytes: metadata.len() });
+                    files.push(InputFile::new(path, inside_name, metadata.len()));
                 }
             }
         }
