@@ -183,8 +183,8 @@ fn sequence(text: &str) -> Option<(char, usize)> {
 /// Whether the place goes on with a word in capitals, whose last letter and the quotation mark behind it may be meant.
 fn is_shouting(before: &str, rest: &str) -> bool {
     let upper = |c: char| c.is_uppercase();
-    // What was read wrongly twice is full of these two.
-    let meant = |c: char| upper(c) && !matches!(c, '\u{c2}' | '\u{c3}');
+    // What was read wrongly twice is full of these three.
+    let meant = |c: char| upper(c) && !matches!(c, '\u{c2}' | '\u{c3}' | '\u{178}');
     before.chars().next_back().is_some_and(meant) && rest.chars().next().is_some_and(upper)
 }
 
