@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 use data::blend::{Blend, normalize};
+use data::input::Files;
 use data::indexed::{IndexedDataset, TokenType, Writer};
 use data::mt19937::RandomState;
 use data::order::SampleOrder;
 use data::split::{Part, Split};
+use data::tokenize::tokenize;
+use data::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +108,23 @@ fn same_blend(blend: &Blend, set: &[u64], index: &[u64]) {
         (0..blend.len()).map(|i| blend.get(i).unwrap()).map(|(d, j)| (d as u64, j as u64)).collect();
     let theirs: Vec<_> = set.iter().copied().zip(index.iter().copied()).collect();
     assert_eq!(ours, theirs);
+}
+
+#[test]
+fn lines_of_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lines.jsonl");
+    let lines = ["Hello world", "", "caf\u{e9}\n", ""].map(|text| serde_json::json!({"text": text}).to_string());
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let files = Files::of_paths([path]).unwrap();
+    let prefix = folder.path().join("lines");
+    let made = tokenize(&files, &Tokenizer::gpt2(), true, &prefix, Some(0), &mut |_| {}).unwrap();
+    assert_eq!((made.documents, made.empty, made.tokens), (4, 2, 8));
+    for name in ["lines.bin", "lines.idx"] {
+        let read = |folder: &Path| std::fs::read(folder.join(name)).unwrap();
+        assert_eq!(read(folder.path()), read(&fixtures()), "{name}, byte for byte");
+    }
+    assert_eq!(IndexedDataset::open(&prefix).unwrap().documents(), 4);
 }
 
 #[test]
