@@ -52,7 +52,11 @@ fn raw(folder: &Path) {
     let books: Vec<String> = (0..60).map(|_| prose(&mut random, 12)).collect();
     fs::write(folder.join("books.jsonl"), books.iter().map(|text| line(text)).collect::<String>()).unwrap();
     let junk = |random: &mut RandomState| format!("buy cheap pills now click here {}", random.next_u32());
-    fs::write(folder.join("junk.jsonl"), (0..60).map(|_| line(&junk(&mut random).repeat(5))).collect::<String>()).unwrap();
+    fs::write(
+        folder.join("junk.jsonl"),
+        (0..60).map(|_| line(&junk(&mut random).repeat(5))).collect::<String>(),
+    )
+    .unwrap();
     fs::write(folder.join("task.jsonl"), line(QUESTION)).unwrap();
     fs::create_dir(folder.join("crawl")).unwrap();
     let page = |text: &str| format!("<html><ul><li><a href=/>Home</a></ul><p>{text}</p></html>");
@@ -88,7 +92,11 @@ fn a_recipe_from_raw_text_to_tokens() {
     let tallies: Vec<_> = built.steps.iter().map(data::step::Manifest::tally).collect();
     assert_eq!(tallies[0].documents_in, 23, "extract sees the crawl alone");
     assert_eq!(built.steps[2].sets.len(), 2, "dedup sees both");
-    assert_eq!(tallies[2].dropped["near duplicate"].documents + tallies[2].dropped.get("exact duplicate").map_or(0, |c| c.documents), 1);
+    assert_eq!(
+        tallies[2].dropped["near duplicate"].documents
+            + tallies[2].dropped.get("exact duplicate").map_or(0, |c| c.documents),
+        1
+    );
     assert_eq!(tallies[3].changed["cut for riddles"].documents, 1);
     for set in &built.sets {
         let pair = IndexedDataset::open(&output.join(&set.file)).unwrap();
@@ -100,7 +108,10 @@ fn a_recipe_from_raw_text_to_tokens() {
         assert!(report.contains(part), "{part}");
     }
     let train = fs::read_to_string(output.join("train.toml")).unwrap();
-    assert!(train.contains("0.7=") && train.contains("00-books") && train.contains("tokenizer.json"), "{train}");
+    assert!(
+        train.contains("0.7=") && train.contains("00-books") && train.contains("tokenizer.json"),
+        "{train}"
+    );
 
     // Again: nothing is made. Interrupted after a step: only what follows.
     let before = fs::metadata(output.join("tokens/00-books.bin")).unwrap().modified().unwrap();

@@ -59,7 +59,10 @@ fn recall_and_precision_against_brute_force() {
     let expected: f64 = pairs.iter().map(|&(_, _, s)| meets(s)).sum();
     let sigma = pairs.iter().map(|&(_, _, s)| meets(s) * (1.0 - meets(s))).sum::<f64>().sqrt();
     println!("{found} of {} pairs found, {expected:.1} expected", pairs.len());
-    assert!((found as f64 - expected).abs() <= 4.0 * sigma + 1.0, "{found} found, {expected} expected, sigma {sigma}");
+    assert!(
+        (found as f64 - expected).abs() <= 4.0 * sigma + 1.0,
+        "{found} found, {expected} expected, sigma {sigma}"
+    );
     let sure: Vec<_> = pairs.iter().filter(|(_, _, s)| *s >= 0.9).collect();
     let found_sure = sure.iter().filter(|(_, a, _)| dropped.contains(a)).count();
     assert!(found_sure as f64 >= 0.98 * sure.len() as f64, "{found_sure} of {}", sure.len());

@@ -13,16 +13,13 @@ use std::path::Path;
 
 fn read(source: &Source) -> Result<(Vec<Record>, Vec<Bad>)> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    source.files()?.stream(
-        |_, record| record,
-        &mut |record: std::result::Result<Record, Bad>, _| {
-            match record {
-                Ok(record) => good.push(record),
-                Err(error) => bad.push(error),
-            }
-            Ok(Continue(()))
-        },
-    )?;
+    source.files()?.stream(|_, record| record, &mut |record: std::result::Result<Record, Bad>, _| {
+        match record {
+            Ok(record) => good.push(record),
+            Err(error) => bad.push(error),
+        }
+        Ok(Continue(()))
+    })?;
     Ok((good, bad))
 }
 
@@ -167,9 +164,11 @@ fn page(text: &str) -> Vec<u8> {
 
 #[test]
 fn archives() {
-    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html; charset=koi8-r\r\n\r\n\
+    let chunked =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html; charset=koi8-r\r\n\r\n\
         4\r\n<p>\xd4\r\n5;x=y\r\n</p>\n\r\n0\r\n\r\n";
-    let packed = [&b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"[..], &gzip(b"<p>packed</p>")].concat();
+    let packed =
+        [&b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"[..], &gzip(b"<p>packed</p>")].concat();
     let response = "WARC-Type: response\r\nContent-Type: application/http;msgtype=response";
     let members = [
         warc("WARC-Type: warcinfo\r\nContent-Type: application/warc-fields", b"software: x"),
@@ -179,7 +178,10 @@ fn archives() {
         warc(response, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n\x89PNG"),
         warc(response, chunked),
         warc(response, &packed),
-        warc("WARC-Type: conversion\r\nContent-Type: text/plain\r\nWARC-Target-URI: u", "t\u{e9}xt".as_bytes()),
+        warc(
+            "WARC-Type: conversion\r\nContent-Type: text/plain\r\nWARC-Target-URI: u",
+            "t\u{e9}xt".as_bytes(),
+        ),
     ];
     let packed: Vec<u8> = members.iter().flat_map(|member| gzip(member)).collect();
     for (name, bytes) in [("a.warc", members.concat()), ("a.warc.gz", packed)] {
@@ -237,7 +239,8 @@ fn broken_lines() {
         deep.as_str(),
         "\u{0}",
     ] {
-        let (good, bad) = file("a.jsonl", format!("{{\"text\":\"good\"}}\n{broken}\n{{\"text\":\"more\"}}\n").as_bytes());
+        let (good, bad) =
+            file("a.jsonl", format!("{{\"text\":\"good\"}}\n{broken}\n{{\"text\":\"more\"}}\n").as_bytes());
         assert_eq!(texts(&good), ["good", "more"], "{broken:.40}");
         assert!(bad.len() == 1 && bad[0].offset == 16 && bad[0].reason.contains("line 2"), "{bad:?}");
     }
@@ -247,7 +250,8 @@ fn broken_lines() {
 
 #[test]
 fn broken_compression() {
-    let many: Vec<u8> = (0..20_000).flat_map(|i| format!("{{\"text\":\"line {i}\"}}\n").into_bytes()).collect();
+    let many: Vec<u8> =
+        (0..20_000).flat_map(|i| format!("{{\"text\":\"line {i}\"}}\n").into_bytes()).collect();
     for (name, whole) in [("a.jsonl.gz", gzip(&many)), ("a.jsonl.zst", zstd(&many))] {
         let mut flipped = whole.clone();
         let middle = flipped.len() / 2;
@@ -261,7 +265,10 @@ fn broken_compression() {
             let (good, bad) = file(name, &bytes);
             assert!(!bad.is_empty(), "{name} {what}: nothing is bad");
             let last = bad.last().unwrap();
-            assert!(last.reason.contains("damaged") || last.reason.contains("line"), "{name} {what}: {last:?}");
+            assert!(
+                last.reason.contains("damaged") || last.reason.contains("line"),
+                "{name} {what}: {last:?}"
+            );
             assert!(last.offset <= many.len() as u64);
             assert!(what != "garbage behind" || good.len() == 20_000, "{name} {what}: {}", good.len());
         }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 use data::blend::{Blend, normalize};
-use data::input::Files;
 use data::indexed::{IndexedDataset, TokenType, Writer};
+use data::input::Files;
 use data::mt19937::RandomState;
 use data::order::SampleOrder;
 use data::split::{Part, Split};
@@ -114,7 +114,8 @@ fn same_blend(blend: &Blend, set: &[u64], index: &[u64]) {
 fn lines_of_json() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lines.jsonl");
-    let lines = ["Hello world", "", "caf\u{e9}\n", ""].map(|text| serde_json::json!({"text": text}).to_string());
+    let lines =
+        ["Hello world", "", "caf\u{e9}\n", ""].map(|text| serde_json::json!({"text": text}).to_string());
     std::fs::write(&path, lines.join("\n")).unwrap();
     let files = Files::of_paths([path]).unwrap();
     let prefix = folder.path().join("lines");

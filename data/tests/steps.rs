@@ -113,7 +113,12 @@ fn an_interrupted_step_goes_on_where_it_was() {
 
     // Another input makes its part again, and no other.
     let line = serde_json::json!({"text": "new"}).to_string() + "\n";
-    fs::OpenOptions::new().append(true).open(raw.join("b.jsonl")).unwrap().write_all(line.as_bytes()).unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(raw.join("b.jsonl"))
+        .unwrap()
+        .write_all(line.as_bytes())
+        .unwrap();
     count.store(0, Ordering::Relaxed);
     let manifest = run(&mut Counting(&count, None), &[set_at(&raw)], &output, None, &mut |_| {}).unwrap();
     assert_eq!((count.load(Ordering::Relaxed), manifest.tally().documents_out), (6, 16));
@@ -147,7 +152,8 @@ fn bad_records_are_quarantined_and_stop_only_at_the_limit() {
     assert_eq!(bad[0]["offset"], good.len());
     assert!(bad[0]["reason"].as_str().unwrap().contains("line 2"), "{}", bad[0]);
     assert_eq!(bad[1]["sample"], "no json\n");
-    let limited = |limit, name: &str| run(&mut clean(), &sets, &folder.path().join(name), Some(limit), &mut |_| {});
+    let limited =
+        |limit, name: &str| run(&mut clean(), &sets, &folder.path().join(name), Some(limit), &mut |_| {});
     assert!(limited(2, "two").is_ok());
     assert!(matches!(limited(1, "one"), Err(Error::TooManyBad { limit: 1, .. })));
     assert!(matches!(limited(0, "none"), Err(Error::BadRecord { .. })));

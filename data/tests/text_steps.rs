@@ -27,7 +27,8 @@ fn questions_are_cut_out_with_what_is_around_them() {
     let path = folder.path().join("task.jsonl");
     let short = "Do zebras paint violet bridges on windy Thursdays?";
     let brief = "Only seven words are in this line.";
-    let lines = [QUESTION, short, brief].map(|text| serde_json::json!({"question": text, "label": 1}).to_string());
+    let lines =
+        [QUESTION, short, brief].map(|text| serde_json::json!({"question": text, "label": 1}).to_string());
     fs::write(&path, lines.join("\n")).unwrap();
     let mut random = RandomState::new(8);
     let mut long = || prose(&mut random, 30);
@@ -48,7 +49,11 @@ fn questions_are_cut_out_with_what_is_around_them() {
     let ids: Vec<&str> = kept[0].iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, ["a#1/1", "a#1/2", "a#2/1", "a#2/2", "a#3", "a#4"]);
     let (first, second) = (&kept[0][0].text, &kept[0][1].text);
-    assert!(head.starts_with(first.as_str()) && first.ends_with('.') && tail.trim_end().ends_with(second.as_str()));
+    assert!(
+        head.starts_with(first.as_str())
+            && first.ends_with('.')
+            && tail.trim_end().ends_with(second.as_str())
+    );
     // 200 characters either side, and then out to a sentence end; the first 13 words are the n-gram, so that the last seven are of the 200 behind it.
     let gone = (head.len() - first.len(), tail.trim_end().len() - second.len());
     assert!((199..400).contains(&gone.0) && (120..400).contains(&gone.1), "{gone:?}");
@@ -139,11 +144,16 @@ fn extraction_by_method_and_language() {
         was also the worst of times for those of them who did not have the means to stay for as long as they would have liked to.";
     let german = "Es war die beste Zeit f\u{fc}r die Leute, die in die Stadt gekommen waren, um zu sehen, was es zu sehen gab, und es war \
         auch die schlechteste Zeit f\u{fc}r alle, die nicht die Mittel hatten, so lange zu bleiben, wie sie es gern getan h\u{e4}tten.";
-    fs::write(raw.join("a.html"), format!("<html lang=en-GB><nav><a href=/>Home</a></nav><main><h1>T</h1><p>{english}</main>")).unwrap();
+    fs::write(
+        raw.join("a.html"),
+        format!("<html lang=en-GB><nav><a href=/>Home</a></nav><main><h1>T</h1><p>{english}</main>"),
+    )
+    .unwrap();
     fs::write(raw.join("b.html"), format!("<html lang=de><main><p>{german}</main>")).unwrap();
     fs::write(raw.join("c.html"), "<html><body><a href=x>Moved</a></body>").unwrap();
     let run = |method, language: Option<Language>, name: &str| {
-        let (manifest, records) = apply(&mut Extract { method, language }, &[set_at(&raw)], &folder.path().join(name));
+        let (manifest, records) =
+            apply(&mut Extract { method, language }, &[set_at(&raw)], &folder.path().join(name));
         let reasons: Vec<String> = manifest.sets[0].tally.dropped.keys().cloned().collect();
         (records[0].iter().map(|record| record.text.clone()).collect::<Vec<_>>(), reasons)
     };
@@ -163,7 +173,10 @@ fn the_filter_keeps_what_is_like_the_positives() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = RandomState::new(6);
     let junk = |random: &mut RandomState| {
-        (0..60).map(|_| format!("buy{} now{}", random.interval(50), random.interval(50))).collect::<Vec<_>>().join(" ")
+        (0..60)
+            .map(|_| format!("buy{} now{}", random.interval(50), random.interval(50)))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let write = |name: &str, texts: &[String]| -> PathBuf {
         let path = folder.path().join(name);
@@ -193,6 +206,7 @@ fn the_filter_keeps_what_is_like_the_positives() {
     assert!(kept[0][0].meta["quality"].as_f64().unwrap() > 0.5);
     let (_, again) = apply(&mut filter(config), &sets, &folder.path().join("again"));
     assert_eq!(again, kept);
-    let (_, other) = apply(&mut filter(FilterConfig { seed: 1, ..config }), &sets, &folder.path().join("other"));
+    let (_, other) =
+        apply(&mut filter(FilterConfig { seed: 1, ..config }), &sets, &folder.path().join("other"));
     assert_ne!(other, kept);
 }

@@ -49,15 +49,17 @@ pub fn words(random: &mut RandomState, n: usize, vocabulary: u32) -> Vec<String>
 /// A sentence-wise English-like text from a list of real words.
 pub fn prose(random: &mut RandomState, sentences: usize) -> String {
     const WORDS: &[&str] = &[
-        "the", "river", "town", "of", "people", "and", "a", "house", "in", "that", "old", "was", "to", "stone",
-        "winter", "had", "come", "before", "light", "they", "garden", "with", "bread", "from", "music", "were",
-        "quiet", "road", "north", "for", "her", "brother", "letter", "at", "sea", "he", "clock", "is", "morning",
-        "market", "by", "small", "window", "which", "story", "on", "green", "mountain", "never", "again",
+        "the", "river", "town", "of", "people", "and", "a", "house", "in", "that", "old", "was", "to",
+        "stone", "winter", "had", "come", "before", "light", "they", "garden", "with", "bread", "from",
+        "music", "were", "quiet", "road", "north", "for", "her", "brother", "letter", "at", "sea", "he",
+        "clock", "is", "morning", "market", "by", "small", "window", "which", "story", "on", "green",
+        "mountain", "never", "again",
     ];
     let mut text = String::new();
     for _ in 0..sentences {
         let n = 8 + random.interval(8) as usize;
-        let sentence: Vec<&str> = (0..n).map(|_| WORDS[random.interval(WORDS.len() as u32 - 1) as usize]).collect();
+        let sentence: Vec<&str> =
+            (0..n).map(|_| WORDS[random.interval(WORDS.len() as u32 - 1) as usize]).collect();
         text.push_str(&sentence.join(" "));
         text.push_str(". ");
     }
