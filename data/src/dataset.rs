@@ -27,6 +27,7 @@ use crate::indexed::IndexedDataset;
 use crate::order::{Piece, SampleOrder};
 use crate::split::{Part, Split};
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::path::PathBuf;
 
 /// One set of a blend.
@@ -100,6 +101,7 @@ impl BlendedDataset {
         if opened.is_empty() {
             return Err(empty());
         }
+        let mut drawn = None;
         let wanted = match samples {
             None => vec![None; opened.len()],
             Some(samples) => {
@@ -110,23 +112,26 @@ impl BlendedDataset {
                 let wanted = weights.iter().zip(blend.taken());
                 // A lone set is no blend: Megatron gives it the samples themselves, without the surplus.
                 let alone = opened.len() == 1;
-                wanted
+                let wanted = wanted
                     .map(|(&weight, &taken)| match alone {
                         true => Some(samples),
                         false => Some(blend::samples_for(samples, weight).max(taken)),
                     })
-                    .collect()
+                    .collect();
+                drawn = Some(blend);
+                wanted
             }
         };
-        let mut members = Vec::new();
-        let mut kept = Vec::new();
-        for ((set, weight, data, range), wanted) in opened.into_iter().zip(wanted) {
-            let order = SampleOrder::build(data.lengths(), range, sequence, wanted, seed)?;
-            members.push(Member { set, data, order });
-            kept.push(weight);
-        }
-        let blend = match samples {
-            Some(samples) => Blend::weighted(&kept, samples)?,
+        let members: Vec<Member> = opened
+            .into_par_iter()
+            .zip(wanted)
+            .map(|((set, _, data, range), wanted)| {
+                let order = SampleOrder::build(data.lengths(), range, sequence, wanted, seed)?;
+                Ok(Member { set, data, order })
+            })
+            .collect::<Result<_>>()?;
+        let blend = match drawn {
+            Some(blend) => blend,
             None => Blend::exhaustive(
                 &members.iter().map(|member| member.order.len() as u64).collect::<Vec<_>>(),
             )?,

@@ -75,7 +75,7 @@ fn orders() {
         let document_index: Vec<u64> = order.document_index().map(|document| document as u64).collect();
         assert_eq!(document_index, numbers(&row["document_index"]), "{row}");
         let sample_index: Vec<Vec<u64>> =
-            order.sample_index().iter().map(|&(entry, token)| vec![entry.into(), token.into()]).collect();
+            order.sample_index().map(|(entry, token)| vec![entry.into(), token.into()]).collect();
         let expected: Vec<Vec<u64>> = row["sample_index"].as_array().unwrap().iter().map(numbers).collect();
         assert_eq!(sample_index, expected, "{row}");
         let shuffle_index: Vec<u64> = order.shuffle_index().iter().map(|&sample| sample.into()).collect();
