@@ -189,13 +189,13 @@ fn load_tokenizer(
         TokenizerSpec::Gpt2 => {
             // One of an earlier build with another tokenizer.
             let _ = std::fs::remove_file(&path);
-            return Ok((Tokenizer::gpt2(), TokenizerSpec::Gpt2));
+            Ok((Tokenizer::gpt2(), TokenizerSpec::Gpt2))
         }
         TokenizerSpec::File(from) => {
             let json = std::fs::read(from).map_err(Error::io("read", from))?;
             let tokenizer = Tokenizer::from_json(&json, &spec.to_string())?;
             aside::write(&path, &json)?;
-            return Ok((tokenizer, TokenizerSpec::File(path)));
+            Ok((tokenizer, TokenizerSpec::File(path)))
         }
         TokenizerSpec::Train { vocab_size } => {
             let mut hasher = hash_sets(sets)?;

@@ -298,8 +298,7 @@ impl Step for Decontaminate {
             cuts += 1;
             let (head, tail) = split(rest, &found, either_side);
             let gone = &rest[head.end..tail.start];
-            for (t, name) in self.names.iter().enumerate().filter(|(t, _)| tasks >> t & 1 == 1) {
-                let _ = t;
+            for (_, name) in self.names.iter().enumerate().filter(|(t, _)| tasks >> t & 1 == 1) {
                 let sample = rest[found.clone()].to_owned();
                 let (dropped, reason, bytes) = (false, format!("cut for {name}"), gone.len() as u64);
                 outcome.marks.push(Mark { dropped, reason, bytes, sample });

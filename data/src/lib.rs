@@ -1,10 +1,10 @@
 //! Text to documents, tokens, `.bin/.idx`, sample order and blend.
 //!
-//! From left to right, one module each:
+//! From left to right:
 //!
 //! ```text
-//!   corpus, source ──> html ──> tokenizer ──> indexed ──> split, order ──> blend ──> dataset: sample(i) -> [s + 1] tokens
-//!   └────────────────── prepare (cached) ──────────────┘
+//!   input ──> step: extract, filter, dedup, decontaminate, clean ──> tokenize ──> indexed ──> split, order ──> blend ──> dataset: sample(i) -> [s + 1] tokens
+//!   └──────────────────────── build (by a recipe) ────────────────────────┘
 //! ```
 //!
 //! The crate knows no backend and no model. Everything that it gives is a pure function of its inputs and a seed: the same bits run

@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::command::{cargo, root, run};
 
 /// Documents with commands for a reader.
-const DOCUMENTS: [&str; 2] = ["README.md", "CONTRIBUTING.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "docs/data.md"];
 
 /// Asks `mtnlg` for the help of every subcommand that a document runs.
 pub fn check() -> Outcome {

@@ -138,7 +138,7 @@ fn once_wrongly_read(text: &str) -> Option<String> {
                 mended.push(first);
                 rest = &rest[first.len_utf8()..];
             }
-            Some((c, used)) if !(is_shouting(&mended, rest) && !is_sure(rest)) => {
+            Some((c, used)) if is_sure(rest) || !is_shouting(&mended, rest) => {
                 mended.push(c);
                 rest = &rest[used..];
                 changed = true;
