@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::ops::ControlFlow::Continue;
 use std::ops::Range;
+use std::path::Path;
 
 /// Fields of a task's JSON lines that are documents of it, where none are named.
 pub const FIELDS: &[&str] = &[
@@ -250,7 +251,7 @@ impl Step for Decontaminate {
         true
     }
 
-    fn learn(&mut self, sets: &[Set], progress: &mut Watch<'_>) -> Result<()> {
+    fn learn(&mut self, sets: &[Set], _: &Path, progress: &mut Watch<'_>) -> Result<()> {
         let total: u64 = sets.iter().map(|set| set.files.bytes()).sum();
         let mut done = 0;
         let mut seen = vec![0u32; self.ngrams.len()];

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use spool::Spool;
 use std::collections::HashSet;
 use std::ops::ControlFlow::Continue;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most documents of a band's bucket of which all pairs are compared.
 pub const ALL_PAIRS: usize = 64;
@@ -84,7 +84,7 @@ type Found = (u64, [u8; 16], Vec<u32>, Vec<u64>);
 #[derive(Debug)]
 pub struct Dedup {
     config: DedupConfig,
-    scratch: PathBuf,
+    scratch: Option<PathBuf>,
     /// Number of the first record of each part of each set.
     bases: Vec<Vec<u64>>,
     verdicts: Vec<Verdict>,
@@ -92,13 +92,12 @@ pub struct Dedup {
 }
 
 impl Dedup {
-    /// `scratch`: a folder on a disk with room for two thirds of the text.
+    /// `scratch`: a folder on a disk with room for two thirds of the text; `None`: the step's output.
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
-    pub fn new(config: DedupConfig, scratch: impl Into<PathBuf>) -> Result<Self> {
+    pub fn new(config: DedupConfig, scratch: Option<PathBuf>) -> Result<Self> {
         config.check()?;
-        let scratch = scratch.into();
         Ok(Dedup { config, scratch, bases: Vec::new(), verdicts: Vec::new(), notes: Vec::new() })
     }
 
@@ -146,12 +145,12 @@ impl Step for Dedup {
         true
     }
 
-    fn learn(&mut self, sets: &[Set], progress: &mut Watch<'_>) -> Result<()> {
+    fn learn(&mut self, sets: &[Set], scratch: &Path, progress: &mut Watch<'_>) -> Result<()> {
         let total: u64 = sets.iter().map(|set| set.files.bytes()).sum();
         let fuzzy = self.config.fuzzy;
         let hasher = MinHasher::new(self.config.bands, self.config.rows);
         let mut spool = match fuzzy {
-            true => Some(Spool::create(&self.scratch, self.config.bands)?),
+            true => Some(Spool::create(self.scratch.as_deref().unwrap_or(scratch), self.config.bands)?),
             false => None,
         };
         // Half of a hash is plenty: among 2^40 documents two differ and collide with probability 2^-49.

@@ -79,6 +79,10 @@ impl Step for Extract {
         json!({"method": self.method, "language": self.language.map(Language::code)})
     }
 
+    fn takes_pages(&self) -> bool {
+        true
+    }
+
     fn apply(&self, _: Place, record: Record) -> Outcome {
         if !record.html {
             return if self.method == Method::Main { Outcome::keep(record) } else { self.detected(record) };

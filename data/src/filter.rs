@@ -13,6 +13,7 @@ use crate::{Error, Result};
 use classifier::{Classifier, Features};
 use serde_json::{Value, json};
 use std::ops::ControlFlow::{Break, Continue};
+use std::path::Path;
 
 /// Most documents of either side that are learned from.
 const MOST_DOCUMENTS: usize = 100_000;
@@ -125,7 +126,7 @@ impl Step for Filter {
         false
     }
 
-    fn learn(&mut self, _: &[Set], progress: &mut Watch<'_>) -> Result<()> {
+    fn learn(&mut self, _: &[Set], _: &Path, progress: &mut Watch<'_>) -> Result<()> {
         let doing = "filter: training the classifier".to_owned();
         progress(Progress { doing: doing.clone(), done: 0, total: 1 });
         let (positives, negatives) = (self.read(0)?, self.read(1)?);

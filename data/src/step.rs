@@ -90,12 +90,17 @@ pub trait Step: Sync {
         self.learns()
     }
 
-    /// Learn, from the sets or from elsewhere.
+    /// Whether it takes pages of which nothing has been extracted yet; with any other step they are quarantined.
+    fn takes_pages(&self) -> bool {
+        false
+    }
+
+    /// Learn, from the sets or from elsewhere. `scratch` is a folder for what does not fit into memory.
     ///
     /// # Errors
     /// As reading them.
-    fn learn(&mut self, sets: &[Set], progress: &mut Watch<'_>) -> Result<()> {
-        let _ = (sets, progress);
+    fn learn(&mut self, sets: &[Set], scratch: &Path, progress: &mut Watch<'_>) -> Result<()> {
+        let _ = (sets, scratch, progress);
         Ok(())
     }
 
@@ -206,7 +211,7 @@ pub fn run(
         })
         .collect();
     if step.learns() && found.iter().flatten().any(Option::is_none) {
-        step.learn(sets, progress)?;
+        step.learn(sets, output, progress)?;
         manifest.notes = step.notes();
     }
     let mut done = 0;

@@ -45,7 +45,7 @@ fn recall_and_precision_against_brute_force() {
     }
     assert!(pairs.len() > 100, "{} pairs", pairs.len());
     let folder = tempfile::tempdir().unwrap();
-    let mut step = Dedup::new(DedupConfig::default(), folder.path().join("scratch")).unwrap();
+    let mut step = Dedup::new(DedupConfig::default(), Some(folder.path().join("scratch"))).unwrap();
     let (manifest, kept) = apply(&mut step, &[set("a", &documents)], &folder.path().join("out"));
     let kept: std::collections::HashSet<&str> = kept[0].iter().map(|record| record.text.as_str()).collect();
     let dropped: Vec<usize> =
@@ -101,7 +101,7 @@ fn the_first_of_the_highest_set_stays() {
     let second = [long[1].clone(), long[0].clone(), long[3].clone(), long[3].clone()];
     let folder = tempfile::tempdir().unwrap();
     let sets = [set("first", &first), set("second", &second)];
-    let mut step = Dedup::new(DedupConfig::default(), folder.path()).unwrap();
+    let mut step = Dedup::new(DedupConfig::default(), None).unwrap();
     let (manifest, kept) = apply(&mut step, &sets, &folder.path().join("out"));
     let texts = |i: usize| kept[i].iter().map(|record| record.text.clone()).collect::<Vec<_>>();
     assert_eq!(texts(0), first);
@@ -111,7 +111,7 @@ fn the_first_of_the_highest_set_stays() {
     assert!(manifest.sets[0].tally.dropped.is_empty());
     // Exact alone leaves the near copy.
     let exact = DedupConfig { fuzzy: false, ..DedupConfig::default() };
-    let mut step = Dedup::new(exact, folder.path()).unwrap();
+    let mut step = Dedup::new(exact, None).unwrap();
     let (_, kept) = apply(&mut step, &sets, &folder.path().join("exact"));
     assert_eq!(kept[1].len(), 2);
 }
@@ -128,7 +128,7 @@ fn a_crowd_of_copies_is_one() {
         documents.push(copy.join(" "));
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut step = Dedup::new(DedupConfig::default(), folder.path()).unwrap();
+    let mut step = Dedup::new(DedupConfig::default(), None).unwrap();
     let (_, kept) = apply(&mut step, &[set("a", &documents)], &folder.path().join("out"));
     assert_eq!(kept[0].len(), 1);
     assert_eq!(kept[0][0].text, documents[0]);
@@ -143,6 +143,6 @@ fn mistakes() {
         DedupConfig { bands: 0, ..config },
         DedupConfig { ngram: 0, ..config },
     ] {
-        assert!(Dedup::new(wrong, ".").is_err(), "{wrong:?}");
+        assert!(Dedup::new(wrong, None).is_err(), "{wrong:?}");
     }
 }

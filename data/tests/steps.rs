@@ -160,6 +160,17 @@ fn bad_records_are_quarantined_and_stop_only_at_the_limit() {
 }
 
 #[test]
+fn pages_are_for_extract_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("page.html");
+    fs::write(&raw, "<p>The people of this town have always known that it would.</p>").unwrap();
+    let (manifest, records) = apply(&mut clean(), &[set_at(&raw)], &folder.path().join("out"));
+    assert_eq!((manifest.tally().bad, records[0].len()), (1, 0));
+    let quarantine = fs::read_to_string(folder.path().join("out/00-page/part-00000.bad.jsonl")).unwrap();
+    assert!(quarantine.contains("`extract`"), "{quarantine}");
+}
+
+#[test]
 fn a_folder_in_use_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("raw");

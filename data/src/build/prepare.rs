@@ -158,7 +158,7 @@ fn of_sources(sources: &[Source]) -> (Recipe, Vec<(usize, RecipeSet)>) {
     }
     let all: Vec<usize> = (0..recipe.sets.len()).collect();
     let exact = DedupConfig { fuzzy: false, ..DedupConfig::default() };
-    let dedup = Dedup::new(exact, std::env::temp_dir()).expect("the default of a dedup is in range");
+    let dedup = Dedup::new(exact, None).expect("the default of a dedup is in range");
     recipe.stages = vec![
         Stage { step: Box::new(Extract { method: Method::Page, language: None }), sets: all.clone() },
         Stage { step: Box::new(dedup), sets: all },

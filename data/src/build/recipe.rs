@@ -231,7 +231,7 @@ impl Recipe {
                 rows: section.rows.unwrap_or(defaults.rows),
                 jaccard: section.jaccard.unwrap_or(defaults.jaccard),
             };
-            let scratch = section.scratch.map_or_else(std::env::temp_dir, |folder| base.join(folder));
+            let scratch = section.scratch.map(|folder| base.join(folder));
             stages.push(Stage {
                 step: Box::new(Dedup::new(config, scratch)?),
                 sets: choose(section.sets, "dedup")?,

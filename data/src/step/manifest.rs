@@ -1,7 +1,7 @@
 //! What a step left, and reading it back.
 
 use super::{Set, Step, Tally};
-use crate::input::{Files, InputFile, Source, SourceKind};
+use crate::input::{Files, InputFile, Place, Source, SourceKind};
 use crate::{Error, Result, aside};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,12 +68,10 @@ impl Manifest {
         if output.exists() && !output.is_dir() {
             return Err(in_use("it is a file"));
         }
+        let whole = output.canonicalize().unwrap_or_else(|_| output.to_owned());
         let inside = |file: &InputFile| match &file.place {
-            crate::input::Place::Disk(path) => path
-                .canonicalize()
-                .ok()
-                .is_some_and(|path| output.canonicalize().is_ok_and(|output| path.starts_with(output))),
-            crate::input::Place::Memory(_) => false,
+            Place::Disk(path) => path.canonicalize().is_ok_and(|path| path.starts_with(&whole)),
+            Place::Memory(_) => false,
         };
         if output.exists() {
             if sets.iter().flat_map(|set| &set.files.0).any(inside) {

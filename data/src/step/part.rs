@@ -101,6 +101,10 @@ impl Job<'_> {
             |ordinal, record| -> std::result::Result<Done, Bad> {
                 let record = record?;
                 let (id, bytes) = (record.id.clone(), record.text.len() as u64);
+                if record.html && !self.step.takes_pages() {
+                    let reason = format!("{id} is a page; take its text with `extract` first");
+                    return Err(Bad::new(&id, 0, reason, record.text.as_bytes()));
+                }
                 let place = Place { set: self.set, part: self.part, ordinal };
                 let outcome = match record.text.trim().is_empty() {
                     true => Outcome::drop(&record, "empty"),

@@ -215,8 +215,7 @@ impl DataArgs {
             What::Dedup(args) => {
                 let DedupArgs { exact, ngram, bands, rows, jaccard, .. } = *args;
                 let config = DedupConfig { fuzzy: !exact, ngram, bands, rows, jaccard };
-                let scratch = args.scratch.clone().unwrap_or_else(|| args.step.output.clone());
-                args.step.run(&mut Dedup::new(config, scratch)?)
+                args.step.run(&mut Dedup::new(config, args.scratch.clone())?)
             }
             What::Decontaminate(args) => {
                 let tasks = args.against.iter().map(|task| parse_task(task)).collect::<Result<Vec<_>>>()?;
