@@ -176,8 +176,8 @@ impl Compiler {
         }
         *said = (!idle).then(Instant::now);
         Some(format!(
-            "kernels: {} of {} compiled, {seconds:.1} s, {} at a time",
-            work.done, work.begun, work.threads
+            "kernels: {} of {} compiled, {seconds:.1} s, up to {} at a time",
+            work.done, work.begun, self.most_threads
         ))
     }
 
