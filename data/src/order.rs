@@ -10,7 +10,7 @@
 //! the smallest number of epochs with `(E * T - 1) / s >= samples`. Where the last epoch would supply under 80% of an epoch's samples it is shuffled
 //! apart and appended, so that no document of it is drawn long before the others have been seen as often.
 //!
-//! Of the sample index every [`STRIDE`]-th entry is kept and the others are found from the one before: 300 million samples take 1.5 GB instead of 3.6, in which
+//! Of the sample index every eighth entry is kept and the others are found from the one before: 300 million samples take 1.5 GB instead of 3.6, in which
 //! the documents' lengths and index are not counted.
 //!
 //! Invariant: with the same documents, `s`, number of samples and seed, the maps are those of Megatron-LM's `GPTDataset`.

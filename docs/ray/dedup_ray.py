@@ -1,31 +1,33 @@
-"""Near duplicates by `mtnlg data dedup`'s rule, where one machine is too small: partitioned jobs over Parquet on Ray Data.
+"""Near duplicates by `mtnlg data dedup`'s rule, where one machine is too small: partitioned jobs over Parquet on Ray.
 
-    pip install "ray[data]" pyarrow pandas zstandard
+    pip install ray pyarrow zstandard
     python dedup_ray.py --input '1-text/*/part-*.jsonl.zst' --output once --workers 2
 
 Input are JSON lines (plain, .gz or .zst) with `id` and `text`, in the order of their names: of a group of near duplicates the first document stays. Stages, each a
-folder of Parquet under OUTPUT/stages that is not made again where it is whole:
+folder of Parquet under OUTPUT/stages on a disk that all workers see; a file that is there is not made again:
 
-    documents   number, file, line, shingles (five-word, 64-bit hashes, sorted)
-    bands       band hash, number                 20 bands of 13 MinHashes
-    edges       two numbers                       pairs of a band whose Jaccard similarity is at least 0.8
-    dropped     number                            all but the first of each connected group
+    documents/F       number, shingles            one job an input file: five-word shingles, as sorted 64-bit hashes
+    bands/P/F         band hash, number           20 bands of 13 MinHashes, partitioned by their hash
+    edges/P           two numbers                 one job a partition: pairs that meet in a band and whose Jaccard similarity is at least 0.8
 
 The documents that stay are written to OUTPUT/part-N.jsonl.zst, which the next step of `mtnlg data` reads.
 """
 
 import argparse
+import functools
 import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
+import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy
-import pandas
+import pyarrow
+import pyarrow.parquet
 import ray
 import zstandard
 
@@ -54,51 +56,77 @@ def shingles(text):
     return numpy.unique(numpy.frombuffer(b"".join(hashes), dtype=numpy.uint64))
 
 
-def documents(batch):
-    """A file's documents with their numbers: the file's place in the list, then the line."""
-    rows = []
-    for index, path in zip(batch["index"], batch["path"]):
-        for line, text in enumerate(lines(path)):
-            if text.strip():
-                rows.append({"number": (int(index) << 32) + line, "shingles": shingles(json.loads(text)["text"]).tobytes()})
-    return pandas.DataFrame(rows, columns=["number", "shingles"])
+def write(path, columns):
+    """A Parquet file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    pyarrow.parquet.write_table(pyarrow.table(columns), aside)
+    aside.rename(path)
 
 
-def bands(batch):
-    rows = []
-    for number, packed in zip(batch["number"], batch["shingles"]):
-        values = numpy.frombuffer(packed, dtype=numpy.uint64)
-        if not len(values):
-            continue
-        signature = numpy.full(BANDS * ROWS, numpy.iinfo(numpy.uint64).max)
-        for block in numpy.array_split(values, len(values) // 1024 + 1):
-            signature = numpy.minimum(signature, (block[:, None] * FACTORS + TERMS).min(axis=0))
-        for band, part in enumerate(signature.reshape(BANDS, ROWS)):
-            key = hashlib.blake2b(bytes([band]) + part.tobytes(), digest_size=8).digest()
-            rows.append({"band": int.from_bytes(key, "little", signed=True), "number": number})
-    return pandas.DataFrame(rows, columns=["band", "number"])
+def bands(values):
+    signature = numpy.full(BANDS * ROWS, numpy.iinfo(numpy.uint64).max)
+    for block in numpy.array_split(values, len(values) // 1024 + 1):
+        signature = numpy.minimum(signature, (block[:, None] * FACTORS + TERMS).min(axis=0))
+    for band, part in enumerate(signature.reshape(BANDS, ROWS)):
+        yield int.from_bytes(hashlib.blake2b(bytes([band]) + part.tobytes(), digest_size=8).digest(), "little")
 
 
-def candidates(group):
-    numbers = numpy.sort(group["number"].to_numpy())
-    if len(numbers) > ALL_PAIRS:
-        pairs = [(numbers[0], other) for other in numbers[1:]]
-    else:
-        pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
-    return pandas.DataFrame(pairs, columns=["a", "b"], dtype=numpy.int64)
+@ray.remote
+def read(stages, index, path, partitions):
+    """A file's documents, numbered by the file's place in the list and the line, and where their bands lead."""
+    done = stages / "documents" / f"{index}.parquet"
+    if done.exists():
+        return
+    numbers, packed, parts = [], [], [([], []) for _ in range(partitions)]
+    for line, text in enumerate(lines(path)):
+        values = shingles(json.loads(text)["text"]) if text.strip() else ()
+        if len(values):
+            number = (index << 32) + line
+            numbers.append(number)
+            packed.append(values.tobytes())
+            for key in bands(values):
+                keys, holders = parts[key % partitions]
+                keys.append(key)
+                holders.append(number)
+    for part, (keys, holders) in enumerate(parts):
+        columns = {"band": pyarrow.array(keys, pyarrow.uint64()), "number": pyarrow.array(holders, pyarrow.int64())}
+        write(stages / "bands" / str(part) / f"{index}.parquet", columns)
+    write(done, {"number": pyarrow.array(numbers, pyarrow.int64()), "shingles": pyarrow.array(packed, pyarrow.binary())})
 
 
-def similar(batch):
-    def is_pair(left, right):
-        left, right = (numpy.frombuffer(packed, dtype=numpy.uint64) for packed in (left, right))
+@ray.remote
+def compare(stages, part, files):
+    """The verified pairs of a partition."""
+    done = stages / "edges" / f"{part}.parquet"
+    if done.exists():
+        return
+
+    @functools.lru_cache(maxsize=16)
+    def shingles_of(index):
+        table = pyarrow.parquet.read_table(stages / "documents" / f"{index}.parquet")
+        return dict(zip(table["number"].to_pylist(), table["shingles"]))
+
+    def similar(pair):
+        left, right = (numpy.frombuffer(shingles_of(number >> 32)[number].as_py(), dtype=numpy.uint64) for number in pair)
         shared = len(numpy.intersect1d(left, right, assume_unique=True))
         return shared >= JACCARD * (len(left) + len(right) - shared)
 
-    return batch[[is_pair(left, right) for left, right in zip(batch["left"], batch["right"])]][["a", "b"]]
+    tables = [pyarrow.parquet.read_table(stages / "bands" / str(part) / f"{index}.parquet") for index in range(files)]
+    keys = numpy.concatenate([table["band"].to_numpy() for table in tables])
+    numbers = numpy.concatenate([table["number"].to_numpy() for table in tables])
+    order = numpy.lexsort((numbers, keys))
+    pairs = set()
+    for _, group in itertools.groupby(order, key=lambda at: keys[at]):
+        bucket = [int(numbers[at]) for at in group]
+        crowd = len(bucket) > ALL_PAIRS
+        pairs.update(zip(itertools.repeat(bucket[0]), bucket[1:]) if crowd else itertools.combinations(bucket, 2))
+    found = [pair for pair in sorted(pairs) if similar(pair)]
+    write(done, {name: pyarrow.array([pair[i] for pair in found], pyarrow.int64()) for i, name in enumerate("ab")})
 
 
 def first_of_groups(edges):
-    """Label propagation on the edges, which are few: documents that have a near duplicate, and the first of each group."""
+    """All but the first document of each group that pairs connect. They are few: only documents that have a near duplicate."""
     labels = {}
 
     def find(number):
@@ -114,23 +142,12 @@ def first_of_groups(edges):
     return sorted(number for number in labels if find(number) != number)
 
 
-def stage(folder, name, make):
-    """The Parquet of a stage, made or found."""
-    path = folder / name
-    if not (path / "_done").exists():
-        shutil.rmtree(path, ignore_errors=True)
-        make().write_parquet(str(path))
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "_done").touch()
-    files = sorted(str(file) for file in path.glob("*.parquet"))
-    return ray.data.read_parquet(files) if files else None
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--input", required=True, nargs="+")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--workers", type=int, default=2, help="processes of a cluster on this machine; ignored with --address")
+    parser.add_argument("--partitions", type=int, default=8, help="jobs that compare; the same in every run over an output")
     parser.add_argument("--address", help="a Ray cluster that runs already")
     args = parser.parse_args()
     paths = sorted({path for pattern in args.input for path in glob.glob(pattern)})
@@ -140,31 +157,13 @@ def main():
         ray.init(address=args.address)
     else:
         ray.init(num_cpus=args.workers, include_dashboard=False)
-    stages = args.output / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-
-    files = pandas.DataFrame({"index": range(len(paths)), "path": paths})
-    table = stage(
-        stages,
-        "documents",
-        lambda: ray.data.from_pandas(files)
-        .repartition(min(len(paths), 64))
-        .map_batches(documents, batch_format="pandas", batch_size=1),
-    )
-    banded = stage(stages, "bands", lambda: table.map_batches(bands, batch_format="pandas"))
-
-    def edges():
-        pairs = banded.groupby("band").map_groups(candidates, batch_format="pandas")
-        unique = pairs.groupby(["a", "b"]).count().select_columns(["a", "b"])
-        partitions = max(args.workers, 2)
-        left = table.rename_columns({"number": "a", "shingles": "left"})
-        right = table.rename_columns({"number": "b", "shingles": "right"})
-        joined = unique.join(left, join_type="inner", num_partitions=partitions, on=("a",))
-        joined = joined.join(right, join_type="inner", num_partitions=partitions, on=("b",))
-        return joined.map_batches(similar, batch_format="pandas")
-
-    found = stage(stages, "edges", edges)
-    pairs = found.to_pandas()[["a", "b"]].itertuples(index=False, name=None) if found else []
+    stages = (args.output / "stages").resolve()
+    ray.get([read.remote(stages, index, str(Path(path).resolve()), args.partitions) for index, path in enumerate(paths)])
+    ray.get([compare.remote(stages, part, len(paths)) for part in range(args.partitions)])
+    pairs = []
+    for part in range(args.partitions):
+        table = pyarrow.parquet.read_table(stages / "edges" / f"{part}.parquet")
+        pairs += zip(table["a"].to_pylist(), table["b"].to_pylist())
     dropped = set(first_of_groups(pairs))
     kept = 0
     for index, path in enumerate(paths):

@@ -27,7 +27,7 @@ impl Files {
     /// number of lines, pages and pieces before it, read or not, the same whenever the same files are read.
     ///
     /// # Errors
-    /// Those of `take`; [`Error::Io`].
+    /// Those of `take`; [`Error::Io`](crate::Error::Io).
     pub fn stream<T: Send>(
         &self,
         work: impl Fn(u64, std::result::Result<Record, Bad>) -> T + Sync,
@@ -93,7 +93,7 @@ impl Files {
 /// Cut a file into the bytes of its records; `sink` says whether to go on, and the result is its last word.
 ///
 /// # Errors
-/// [`Error::Io`]. What the file's contents are is never an error: they give bad records.
+/// [`Error::Io`](crate::Error::Io). What the file's contents are is never an error: they give bad records.
 pub fn read_items(file: &InputFile, sink: &mut dyn FnMut(Item) -> bool) -> Result<bool> {
     let shared = Arc::new(file.clone());
     let path = match &file.place {
