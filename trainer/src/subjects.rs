@@ -6,7 +6,7 @@ use std::time::Duration;
 use backend::Result;
 use backend::local::LocalCommunicator;
 use backend_cpu::CpuBackend;
-use backend_wgpu::{Choice, WgpuBackend};
+use backend_wgpu::{Choice, Dawn, Setup, Trial, WgpuBackend};
 use conformance::Subject;
 use conformance::suite::cli::Registry;
 
@@ -32,29 +32,46 @@ impl Subject for Cpu {
     }
 }
 
-/// `wgpu`: the preferred adapter, software where there is no other.
-struct Wgpu;
+/// The kernels in WGSL: by wgpu on the preferred adapter, software where there is no other, or by Dawn; those that the adapter gets, or a GPU's.
+struct Wgsl {
+    name: &'static str,
+    dawn: bool,
+    as_gpu: bool,
+}
 
-/// GPUs first; software too, since it is what is asked for.
-const ANY: Choice = Choice::Any { name: None };
+impl Wgsl {
+    fn setup(&self, timeout: Duration) -> Result<Setup> {
+        // Software too: it is what is asked for.
+        let choice = if self.dawn { Choice::Dawn(Dawn::installed()?) } else { Choice::Any { name: None } };
+        let trial = Trial { as_hardware: self.as_gpu, ..Trial::default() };
+        Ok(Setup { trial, ..Setup::new(choice, timeout) })
+    }
+}
 
-impl Subject for Wgpu {
+impl Subject for Wgsl {
     type Backend = WgpuBackend;
 
     fn name(&self) -> String {
-        "wgpu".to_owned()
+        self.name.to_owned()
     }
 
     fn open(&self) -> Result<Arc<WgpuBackend>> {
-        WgpuBackend::new(&ANY, PATIENCE).map(Arc::new)
+        self.setup(PATIENCE)?.rank().map(Arc::new)
     }
 
     fn cluster(&self, ranks: usize, timeout: Duration) -> Result<Vec<LocalCommunicator<WgpuBackend>>> {
-        WgpuBackend::cluster(ranks, timeout, &ANY)
+        self.setup(timeout)?.cluster(ranks)
     }
 }
 
 /// All of them.
 pub fn all() -> Registry {
-    vec![Box::new(Cpu), Box::new(Wgpu)]
+    let wgsl = |name, dawn, as_gpu| Box::new(Wgsl { name, dawn, as_gpu });
+    vec![
+        Box::new(Cpu),
+        wgsl("wgpu", false, false),
+        wgsl("wgpu-as-gpu", false, true),
+        wgsl("dawn", true, false),
+        wgsl("dawn-as-gpu", true, true),
+    ]
 }
