@@ -86,6 +86,27 @@ fn every_end_of_a_case_is_a_result() {
     }
 }
 
+/// The tier's step must not go round with an option's: of each a smoke run sees more than one.
+#[test]
+fn smoke_sees_every_option() {
+    for (filter, key, least) in
+        [("cast:", "from=", 3), ("cast:", "dt=", 3), ("reduce:", "inputs=", 7), ("reduce:", "dt=", 3)]
+    {
+        let listed = said(&minimal(&["list", "--tier", "smoke", "--filter", filter]));
+        let value =
+            |id: &str| id.split_once(key).map(|(_, rest)| rest.split(',').next().unwrap_or(rest).to_owned());
+        let values: std::collections::BTreeSet<_> = listed.lines().filter_map(value).collect();
+        assert!(values.len() >= least, "{filter} {key} {values:?}");
+    }
+}
+
+/// A filter may begin with a dash, and the children see it so.
+#[test]
+fn a_filter_of_a_negative_number() {
+    let output = minimal(&["run", "--tier", "smoke", "--filter=-1.25"]);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
 #[test]
 fn reports_are_compared() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,6 +122,14 @@ fn reports_are_compared() {
     let output = minimal(&["diff", text(&before), text(&after)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("pass -> fail"), "{}", said(&output));
+    worse["cases"][0]["status"] = "unsupported".into();
+    std::fs::write(&after, worse.to_string()).unwrap();
+    let output = minimal(&["diff", text(&before), text(&after)]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    worse["cases"].as_array_mut().unwrap().remove(0);
+    std::fs::write(&after, worse.to_string()).unwrap();
+    let output = minimal(&["diff", text(&before), text(&after)]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     worse["version"] = 2.into();
     std::fs::write(&after, worse.to_string()).unwrap();
     let output = minimal(&["diff", text(&before), text(&after)]);
@@ -113,11 +142,16 @@ fn mistakes_are_answered() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("expected");
     std::fs::write(&list, "matmul: without a reason\n").unwrap();
+    let stale = dir.path().join("stale");
+    std::fs::write(&stale, "matmull # a case that is no more\n").unwrap();
+    let nowhere = dir.path().join("nowhere").join("report.json");
     for (args, words) in [
         (&["run", "--backend", "cuda"][..], "there is no backend cuda; give one of: minimal"),
         (&["run", "--filter", "matmull"], "no case has an id with \"matmull\""),
         (&["run", "--timeout", "0"], "--timeout 0 is no time"),
         (&["run", "--expected", text(&list)], "expected:1: \"matmul: without a reason\" is no expectation"),
+        (&["run", "--expected", text(&stale)], "stale:1: no case has an id with \"matmull\""),
+        (&["run", "--json", text(&nowhere)], "give a file in a folder that exists"),
         (&["diff", "a", "b"], "cannot read a"),
     ] {
         let output = minimal(args);

@@ -87,7 +87,7 @@ struct Which {
     /// Only cases whose id holds this, `*` standing for anything: `matmul:*dt=bf16`
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
-    /// smoke (one case of nine) or full
+    /// smoke (about one case of nine) or full
     #[arg(long, value_name = "TIER", default_value = "full")]
     tier: Tier,
 }
@@ -292,7 +292,18 @@ fn run(args: &RunArgs, subject: &dyn AnySubject, prefix: Vec<String>) -> Result<
     }
     let mut expected = subject.expected();
     if let Some(path) = &args.expected {
-        expected.extend(expectations(path)?);
+        let all = subject.list(&Selection::default());
+        expected.extend(expectations(path, &all)?);
+    }
+    // Before the work, not after it.
+    for path in [&args.json, &args.markdown, &args.html].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if path.is_dir() || !folder.is_dir() {
+            return Err(Stop::User(format!(
+                "cannot write {}: give a file in a folder that exists",
+                path.display()
+            )));
+        }
     }
     let program = Program { executable, prefix };
     let total = cases.len();
@@ -347,13 +358,21 @@ fn summary(report: &Report) -> String {
     text + &format!("\n{:.1} s", report.seconds)
 }
 
-fn expectations(path: &Path) -> Result<Vec<(String, String)>, Stop> {
+fn expectations(path: &Path, all: &[(&str, usize, String)]) -> Result<Vec<(String, String)>, Stop> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Stop::User(format!("cannot read {}: {error}", path.display())))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(number, line)| match line.split_once('#') {
             Some((pattern, reason)) if !pattern.trim().is_empty() && !reason.trim().is_empty() => {
+                if !all.iter().any(|(_, _, id)| super::matches(pattern.trim(), id)) {
+                    return Err(Stop::User(format!(
+                        "{}:{}: no case has an id with {:?}; `list` prints them",
+                        path.display(),
+                        number + 1,
+                        pattern.trim()
+                    )));
+                }
                 Ok((pattern.trim().to_owned(), reason.trim().to_owned()))
             }
             _ => Err(Stop::User(format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::report::{Record, Report, VERSION};
+use super::report::{Record, Report, Status, VERSION};
 
 /// A worst error is said to have drifted when it has so many times its size, and is more than a tenth of its limit.
 const DRIFT: f64 = 1.5;
@@ -42,7 +42,8 @@ pub fn words(before: &Report, after: &Report) -> (String, bool) {
             }
             Some(was) if was.status != case.status => {
                 let _ = writeln!(text, "status   {id}: {} -> {}", was.status.name(), case.status.name());
-                worse |= case.status.is_bad() && !was.status.is_bad();
+                // What is no longer tested is no longer known to be right.
+                worse |= was.status == Status::Pass || (case.status.is_bad() && !was.status.is_bad());
             }
             Some(was) => {
                 let (Some(a), Some(b)) = (was.ratio, case.ratio) else { continue };
@@ -57,6 +58,8 @@ pub fn words(before: &Report, after: &Report) -> (String, bool) {
     }
     for id in old.keys().filter(|id| !new.contains_key(*id)) {
         let _ = writeln!(text, "gone     {id}");
+        // Unless fewer were asked for.
+        worse |= (before.tier, &before.filter) == (after.tier, &after.filter);
         changes += 1;
     }
     let _ = write!(text, "{changes} changes in {} and {} cases", before.total, after.total);

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Tier;
 
+/// The columns of the matrix; the last is for what has none of these types.
+const TYPES: [&str; 4] = ["f32", "bf16", "f16", "-"];
+
 /// Changes with the meaning of a field.
 pub const VERSION: u32 = 1;
 
@@ -102,7 +105,7 @@ pub struct Record {
 impl Record {
     /// The type of its values, by its id.
     pub fn dtype(&self) -> &str {
-        self.id.rsplit_once("dt=").map_or("-", |(_, dtype)| dtype)
+        self.id.rsplit_once("dt=").map_or("-", |(_, dtype)| dtype.split(',').next().unwrap_or(dtype))
     }
 }
 
@@ -198,7 +201,8 @@ impl Report {
         let mut matrix: BTreeMap<&str, (BTreeMap<&str, (usize, usize)>, Option<&Record>)> = BTreeMap::new();
         for case in &self.cases {
             let (cells, nearest) = matrix.entry(&case.group).or_default();
-            let cell = cells.entry(case.dtype()).or_default();
+            let column = TYPES.into_iter().find(|name| *name == case.dtype()).unwrap_or("-");
+            let cell = cells.entry(column).or_default();
             cell.0 += usize::from(case.status == Status::Pass);
             cell.1 += 1;
             let ratio = |case: &Record| case.ratio.unwrap_or(0.0);
@@ -211,11 +215,10 @@ impl Report {
 
     /// The matrix of operations and types.
     pub fn markdown(&self) -> String {
-        const TYPES: [&str; 4] = ["f32", "bf16", "f16", "-"];
         let mut text = format!("# Conformance of `{}`\n\n{}\n\n", self.backend, self.headline());
         let _ = writeln!(
             text,
-            "Passed of asked for, by type of the values; \"any\" is what has no type. The last columns are the case nearest to its limit, and how near.\n"
+            "Passed of asked for, by type of the values; \"any\" is what has none of these. The last columns are the case nearest to its limit, and how near.\n"
         );
         let _ = writeln!(
             text,
