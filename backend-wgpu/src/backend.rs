@@ -31,6 +31,8 @@ pub struct WgpuBackend {
     pub(crate) most_flops: u64,
     /// Whether attention takes its kernels for subgroups of eight.
     pub(crate) subgroups: bool,
+    /// Multiply-adds of one dispatch of attention at the most.
+    pub(crate) most_products: u64,
 }
 
 impl WgpuBackend {
@@ -66,6 +68,7 @@ impl WgpuBackend {
             device,
             matmul_kernel: None,
             most_flops: MOST_FLOPS,
+            most_products: attention::MOST_PRODUCTS,
             subgroups,
         }
     }

@@ -106,35 +106,35 @@ kernels! {
     MatmulCooperative "matmul/cooperative.wgsl" ["HALF" "TRANS_A" "TRANS_B" "BETA" "BIAS" "GELU"] ["LANES" = &[32, 64]] {
         m: u32, n: u32, k: u32, first_matrix: u32, first_row: u32, first_column: u32, alpha: f32, beta: f32,
     }
-    Attention "attention/forward.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 40]] {
+    Attention "attention/forward.wgsl" ["WIDE" "DROPOUT"] ["SLICES" = &[1, 2, 5]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
-    AttentionQuery "attention/backward_query.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 40]] {
+    AttentionQuery "attention/backward_query.wgsl" ["WIDE" "DROPOUT"] ["SLICES" = &[1, 2, 5]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
-    AttentionKey "attention/backward_key.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 40]] {
+    AttentionKey "attention/backward_key.wgsl" ["WIDE" "DROPOUT"] ["SLICES" = &[1, 2, 5]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
-    SubgroupAttention "attention/subgroup_forward.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
+    SubgroupAttention "attention/subgroup_forward.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 3] "ROWS" = &[1, 2, 4]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
-    SubgroupAttentionQuery "attention/subgroup_backward_query.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
+    SubgroupAttentionQuery "attention/subgroup_backward_query.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 3] "ROWS" = &[1, 2, 4]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
-    SubgroupAttentionKey "attention/subgroup_backward_key.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 8, 16]] {
+    SubgroupAttentionKey "attention/subgroup_backward_key.wgsl" ["WIDE" "DROPOUT"] ["D4" = &[1, 3] "ROWS" = &[1, 2, 4]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-        threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+        threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
 }
 

@@ -1,68 +1,103 @@
-// Causal attention, gradients of keys and values (Dao et al. 2022, algorithm 4): a lane has a key and takes the queries from the workgroup's first key on, in
-// order; those before its own key are masked.
+// Causal attention, gradients of keys and values (Dao et al. 2022, algorithm 4), from the queries in order; those before the key are masked.
 //   dv = sum over q >= k of dropout(p) dout[q];  dk = sum over q >= k of p (dp - delta[q]) scale Q[q].
+// Tiles as in tile.wgsl: rows are keys, columns are queries.
 // Operands: qkv [b, s, a, 3, d] read · lse [b, a, s] read · dout [b, s, a, d] read · dqkv [b, s, a, 3, d] write · delta [b, a, s] read.
-// Dispatch: (s / lanes, a, b); the longest columns go first.
+// Dispatch: (blocks of 32 keys, heads, b); the longest columns go first.
 #include "attention/common.wgsl"
+#include "attention/tile.wgsl"
 #operand qkv read T
 #operand lse read f32
 #operand dout read T
 #operand dqkv write T
 #operand delta read f32
 struct Params {
-    qkv_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32, s: u32, a: u32, d: u32, scale: f32,
-    seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-    threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    qkv_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32,
+#include "attention/fields.wgsl"
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-@compute @workgroup_size(ATTENTION_LANES)
+#include "attention/upstream.wgsl"
+
+@compute @workgroup_size(TILE_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group.x * ATTENTION_LANES;
-    let k = first + lane;
-    let head = group.y;
+    let tx = lane % 8u;
+    let ty = lane / 8u;
+    let block = (p.block_at + group.x) * TILE;
+    let head = p.head_at + group.y;
     let b = group.z;
-    if (k >= p.s) {
-        return;
-    }
-    var key: array<vec4<f32>, D4>;
-    var value: array<vec4<f32>, D4>;
-    var dkey: array<vec4<f32>, D4>;
-    var dvalue: array<vec4<f32>, D4>;
-    let key_row = qkv_row(b, k, head, 1u);
-    let value_row = key_row + p.d;
-    for (var c = 0u; c < D4; c++) {
-        key[c] = p.scale * load4_qkv(key_row + 4u * c, p.d - 4u * c);
-        value[c] = load4_qkv(value_row + 4u * c, p.d - 4u * c);
-        dkey[c] = vec4<f32>(0.0);
-        dvalue[c] = vec4<f32>(0.0);
-    }
-    let statistics = (b * p.a + head) * p.s;
-    for (var q = first; q < p.s; q++) {
-        let query_row = qkv_row(b, q, head, 0u);
-        let row = out_row(b, q, head);
-        var score = 0.0;
-        var dp = 0.0;
-        for (var c = 0u; c < D4; c++) {
-            score += dot(key[c], load4_qkv(query_row + 4u * c, p.d - 4u * c));
-            dp += dot(value[c], load4_dout(row + 4u * c, p.d - 4u * c));
+    let k = block + 4u * ty;
+#for N SLICES
+    var dkey{N} = mat4x4<f32>();
+    var dvalue{N} = mat4x4<f32>();
+#end
+    for (var first = block; first < p.s; first += TILE) {
+        var score = mat4x4<f32>();
+        var dp = mat4x4<f32>();
+#for N SLICES
+        for (var i = ty; i < TILE; i += 8u) {
+            rows[slot(i, tx)] = p.scale * part_qkv(b, block + i, head, 1u, 8u * {N}u + tx);
+            columns[slot(i, tx)] = part_qkv(b, first + i, head, 0u, 8u * {N}u + tx);
         }
-        let probability = select(0.0, exp(score - load_lse(statistics + q)), k <= q);
-        var kept = probability;
+        workgroupBarrier();
+        score = products(tx, ty, score);
+        workgroupBarrier();
+        for (var i = ty; i < TILE; i += 8u) {
+            rows[slot(i, tx)] = part_qkv(b, block + i, head, 2u, 8u * {N}u + tx);
+            columns[slot(i, tx)] = part_dout(b, first + i, head, 8u * {N}u + tx);
+        }
+        workgroupBarrier();
+        dp = products(tx, ty, dp);
+        workgroupBarrier();
+#end
+        let q = vec4<u32>(first + 4u * tx) + vec4<u32>(0u, 1u, 2u, 3u);
+        var lse: vec4<f32>;
+        var delta: vec4<f32>;
+        // By key and query, where the masks come by query and key.
+        var scale = mat4x4<f32>(vec4<f32>(1.0), vec4<f32>(1.0), vec4<f32>(1.0), vec4<f32>(1.0));
+#for J 4
+        lse[{J}] = load_lse(statistic(b, min(q[{J}], p.s - 1u), head));
+        delta[{J}] = load_delta(statistic(b, min(q[{J}], p.s - 1u), head));
 #if DROPOUT
-        let word = philox_word(add64(dropout_row(b, head, q), k), vec2<u32>(p.stream_low, p.stream_high), vec2<u32>(p.seed_low, p.seed_high));
-        let keep = word >= p.threshold;
-        kept = select(0.0, probability * p.keep_scale, keep);
-        dp = select(0.0, dp * p.keep_scale, keep);
+        scale[{J}] = select(vec4<f32>(0.0), vec4<f32>(p.keep_scale), kept4(b, head, q[{J}], k));
 #endif
-        let ds = probability * (dp - load_delta(statistics + q)) * p.scale;
-        for (var c = 0u; c < D4; c++) {
-            dkey[c] += ds * load4_qkv(query_row + 4u * c, p.d - 4u * c);
-            dvalue[c] += kept * load4_dout(row + 4u * c, p.d - 4u * c);
+#end
+        scale = transpose(scale);
+        var ds = mat4x4<f32>();
+#for I 4
+        let after{I} = (vec4<u32>(k + {I}u) <= q) & (q < vec4<u32>(p.s));
+        let probability{I} = select(vec4<f32>(0.0), exp(score[{I}] - lse), after{I});
+        weights[slot(4u * ty + {I}u, tx)] = probability{I} * scale[{I}];
+        ds[{I}] = probability{I} * (dp[{I}] * scale[{I}] - delta) * p.scale;
+#end
+#for N SLICES
+        for (var i = ty; i < TILE; i += 8u) {
+            columns[slot(i, tx)] = part_dout(b, first + i, head, 8u * {N}u + tx);
         }
+        workgroupBarrier();
+        dvalue{N} = weighted(tx, ty, dvalue{N});
+        workgroupBarrier();
+#end
+#for I 4
+        weights[slot(4u * ty + {I}u, tx)] = ds[{I}];
+#end
+#for N SLICES
+        for (var i = ty; i < TILE; i += 8u) {
+            columns[slot(i, tx)] = part_qkv(b, first + i, head, 0u, 8u * {N}u + tx);
+        }
+        workgroupBarrier();
+        dkey{N} = weighted(tx, ty, dkey{N});
+        workgroupBarrier();
+#end
     }
-    for (var c = 0u; c < D4; c++) {
-        store4_dqkv(key_row + 4u * c, p.d - 4u * c, dkey[c]);
-        store4_dqkv(value_row + 4u * c, p.d - 4u * c, dvalue[c]);
+#for I 4
+    if (k + {I}u < p.s) {
+#for N SLICES
+        let c{N} = 4u * (8u * {N}u + tx);
+        if (c{N} < p.d) {
+            store4_dqkv(qkv_row(b, k + {I}u, head, 1u) + c{N}, p.d - c{N}, dkey{N}[{I}]);
+            store4_dqkv(qkv_row(b, k + {I}u, head, 2u) + c{N}, p.d - c{N}, dvalue{N}[{I}]);
+        }
+#end
     }
+#end
 }

@@ -1,8 +1,10 @@
-// Causal attention, gradient of the queries (Dao et al. 2022, algorithm 4): a lane has a query and takes its keys in order.
+// Causal attention, gradient of the queries (Dao et al. 2022, algorithm 4):
 //   delta[q] = dout[q] . out[q], kept for the keys' kernel;  dq = sum over k <= q of p (dp - delta) scale K[k], with p = exp(scale Q . K[k] - lse).
+// Tiles as in tile.wgsl.
 // Operands: qkv [b, s, a, 3, d] read · out [b, s, a, d] read · lse [b, a, s] read · dout [b, s, a, d] read · dqkv [b, s, a, 3, d] write · delta [b, a, s] write.
-// Dispatch: (s / lanes, a, b); the longest rows go first.
+// Dispatch: (blocks of 32 queries, heads, b); the longest rows go first.
 #include "attention/common.wgsl"
+#include "attention/tile.wgsl"
 #operand qkv read T
 #operand out read T
 #operand lse read f32
@@ -10,67 +12,87 @@
 #operand dqkv write T
 #operand delta write f32
 struct Params {
-    qkv_at: u32, out_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32, s: u32, a: u32, d: u32, scale: f32,
-    seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-    threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    qkv_at: u32, out_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32,
+#include "attention/fields.wgsl"
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
-@compute @workgroup_size(ATTENTION_LANES)
+#include "attention/upstream.wgsl"
+
+@compute @workgroup_size(TILE_LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let q = (groups.x - 1u - group.x) * ATTENTION_LANES + lane;
-    let head = group.y;
+    let tx = lane % 8u;
+    let ty = lane / 8u;
+    let block = (p.block_at + groups.x - 1u - group.x) * TILE;
+    let end = min(block + TILE, p.s);
+    let head = p.head_at + group.y;
     let b = group.z;
-    if (q >= p.s) {
-        return;
+    let q = vec4<u32>(block + 4u * ty) + vec4<u32>(0u, 1u, 2u, 3u);
+    var lse: vec4<f32>;
+    var share = vec4<f32>(0.0);
+#for I 4
+    let row{I} = min(q[{I}], p.s - 1u);
+    lse[{I}] = load_lse(statistic(b, row{I}, head));
+#for N SLICES
+    if (4u * (8u * {N}u + tx) < p.d) {
+        let c = 4u * (8u * {N}u + tx);
+        let at = out_row(b, row{I}, head) + c;
+        share[{I}] += dot(load4_dout(at, p.d - c), load4_out(at, p.d - c));
     }
-    var query: array<vec4<f32>, D4>;
-    var upstream: array<vec4<f32>, D4>;
-    var gradient: array<vec4<f32>, D4>;
-    let query_row = qkv_row(b, q, head, 0u);
-    let row = out_row(b, q, head);
-    var own_delta = 0.0;
-    for (var c = 0u; c < D4; c++) {
-        query[c] = p.scale * load4_qkv(query_row + 4u * c, p.d - 4u * c);
-        upstream[c] = load4_dout(row + 4u * c, p.d - 4u * c);
-        gradient[c] = vec4<f32>(0.0);
-        own_delta += dot(upstream[c], load4_out(row + 4u * c, p.d - 4u * c));
-    }
-    let statistic = (b * p.a + head) * p.s + q;
-    let own_lse = load_lse(statistic);
-    store_delta(statistic, own_delta);
-#if DROPOUT
-    let words_at = dropout_row(b, head, q);
-#endif
-    for (var first = 0u; first <= q; first += 4u) {
-        let keys = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.s - 1u));
-        let row0 = qkv_row(b, keys.x, head, 1u);
-        let row1 = qkv_row(b, keys.y, head, 1u);
-        let row2 = qkv_row(b, keys.z, head, 1u);
-        let row3 = qkv_row(b, keys.w, head, 1u);
-        let value = p.d;
-        var score = vec4<f32>(0.0);
-        var dp = vec4<f32>(0.0);
-        for (var c = 0u; c < D4; c++) {
-            score += vec4<f32>(
-                dot(query[c], load4_qkv(row0 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row1 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row2 + 4u * c, p.d - 4u * c)), dot(query[c], load4_qkv(row3 + 4u * c, p.d - 4u * c)),
-            );
-            dp += vec4<f32>(
-                dot(upstream[c], load4_qkv(row0 + value + 4u * c, p.d - 4u * c)), dot(upstream[c], load4_qkv(row1 + value + 4u * c, p.d - 4u * c)),
-                dot(upstream[c], load4_qkv(row2 + value + 4u * c, p.d - 4u * c)), dot(upstream[c], load4_qkv(row3 + value + 4u * c, p.d - 4u * c)),
-            );
+#end
+#end
+    let delta = across(tx, ty, share);
+#for N SLICES
+    var sum{N} = mat4x4<f32>();
+#end
+    for (var first = 0u; first < end; first += TILE) {
+        var score = mat4x4<f32>();
+        var dp = mat4x4<f32>();
+#for N SLICES
+        for (var i = ty; i < TILE; i += 8u) {
+            rows[slot(i, tx)] = p.scale * part_qkv(b, block + i, head, 0u, 8u * {N}u + tx);
+            columns[slot(i, tx)] = part_qkv(b, first + i, head, 1u, 8u * {N}u + tx);
         }
-        let probability = select(vec4<f32>(0.0), exp(score - own_lse), vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(q));
+        workgroupBarrier();
+        score = products(tx, ty, score);
+        workgroupBarrier();
+        for (var i = ty; i < TILE; i += 8u) {
+            rows[slot(i, tx)] = part_dout(b, block + i, head, 8u * {N}u + tx);
+            columns[slot(i, tx)] = part_qkv(b, first + i, head, 2u, 8u * {N}u + tx);
+        }
+        workgroupBarrier();
+        dp = products(tx, ty, dp);
+        workgroupBarrier();
+#end
+        let k = first + 4u * tx;
+#for I 4
+        let before{I} = vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(q[{I}]);
+        let probability{I} = select(vec4<f32>(0.0), exp(score[{I}] - lse[{I}]), before{I});
 #if DROPOUT
-        let words = philox_words(add64(words_at, first), vec2<u32>(p.stream_low, p.stream_high), vec2<u32>(p.seed_low, p.seed_high));
-        dp = select(vec4<f32>(0.0), dp * p.keep_scale, words >= vec4<u32>(p.threshold));
+        dp[{I}] = select(vec4<f32>(0.0), dp[{I}] * p.keep_scale, kept4(b, head, q[{I}], k));
 #endif
-        let ds = probability * (dp - own_delta) * p.scale;
-        for (var c = 0u; c < D4; c++) {
-            gradient[c] += (ds.x * load4_qkv(row0 + 4u * c, p.d - 4u * c) + ds.y * load4_qkv(row1 + 4u * c, p.d - 4u * c)) + (ds.z * load4_qkv(row2 + 4u * c, p.d - 4u * c) + ds.w * load4_qkv(row3 + 4u * c, p.d - 4u * c));
+        weights[slot(4u * ty + {I}u, tx)] = probability{I} * (dp[{I}] - delta[{I}]) * p.scale;
+#end
+#for N SLICES
+        for (var i = ty; i < TILE; i += 8u) {
+            columns[slot(i, tx)] = part_qkv(b, first + i, head, 1u, 8u * {N}u + tx);
+        }
+        workgroupBarrier();
+        sum{N} = weighted(tx, ty, sum{N});
+        workgroupBarrier();
+#end
+    }
+#for I 4
+    if (q[{I}] < p.s) {
+#for N SLICES
+        let c{N} = 4u * (8u * {N}u + tx);
+        if (c{N} < p.d) {
+            store4_dqkv(qkv_row(b, q[{I}], head, 0u) + c{N}, p.d - c{N}, sum{N}[{I}]);
+        }
+#end
+        if (tx == 0u) {
+            store_delta(statistic(b, q[{I}], head), delta[{I}]);
         }
     }
-    for (var c = 0u; c < D4; c++) {
-        store4_dqkv(query_row + 4u * c, p.d - 4u * c, gradient[c]);
-    }
+#end
 }

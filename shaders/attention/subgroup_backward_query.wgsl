@@ -1,8 +1,6 @@
-// Causal attention, gradient of the queries, as backward_query.wgsl has it, lane by lane.
-// For a processor that plays a GPU and has subgroups of exactly eight lanes: a workgroup is one subgroup, and each lane loads one of eight keys
-// for all, as in subgroup_forward.wgsl.
+// Causal attention, gradient of the queries, as backward_query.wgsl has it; lanes, rows and keys as in subgroup_forward.wgsl.
 // Operands: qkv [b, s, a, 3, d] read · out [b, s, a, d] read · lse [b, a, s] read · dout [b, s, a, d] read · dqkv [b, s, a, 3, d] write · delta [b, a, s] write.
-// Dispatch: (s / 8, a, b); the longest rows go first.
+// Dispatch: (blocks of 8 ROWS queries, heads, b); the longest rows go first.
 #include "attention/common.wgsl"
 #operand qkv read T
 #operand out read T
@@ -11,68 +9,104 @@
 #operand dqkv write T
 #operand delta write f32
 struct Params {
-    qkv_at: u32, out_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32, s: u32, a: u32, d: u32, scale: f32,
-    seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
-    threshold: u32, keep_scale: f32, heads: u32, first_head: u32,
+    qkv_at: u32, out_at: u32, lse_at: u32, dout_at: u32, dqkv_at: u32, delta_at: u32,
+#include "attention/fields.wgsl"
 }
 @group(1) @binding(0) var<uniform> p: Params;
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let block = (groups.x - 1u - group.x) * 8u;
-    let last = min(block + 7u, p.s - 1u);
-    let q = min(block + lane, last);
-    let head = group.y;
+    let block = (p.block_at + groups.x - 1u - group.x) * (8u * ROWS);
+    let last = min(block + 8u * ROWS, p.s) - 1u;
+    let head = p.head_at + group.y;
     let b = group.z;
-    let query_row = qkv_row(b, q, head, 0u);
-    let out_at = out_row(b, q, head);
-    var own_delta = 0.0;
+#for R ROWS
+    let q{R} = min(block + lane * ROWS + {R}u, p.s - 1u);
+    let query_row{R} = qkv_row(b, q{R}, head, 0u);
+    let out_at{R} = out_row(b, q{R}, head);
+    let lse{R} = load_lse(statistic(b, q{R}, head));
+    var delta{R} = 0.0;
 #for C D4
-    let query{C} = p.scale * load4_qkv(query_row + 4u * {C}u, p.d - 4u * {C}u);
-    let upstream{C} = load4_dout(out_at + 4u * {C}u, p.d - 4u * {C}u);
-    var gradient{C} = vec4<f32>(0.0);
-    own_delta += dot(upstream{C}, load4_out(out_at + 4u * {C}u, p.d - 4u * {C}u));
+    let query{R}_{C} = p.scale * load4_qkv(query_row{R} + 4u * {C}u, p.d - 4u * {C}u);
+    let upstream{R}_{C} = load4_dout(out_at{R} + 4u * {C}u, p.d - 4u * {C}u);
+    delta{R} += dot(upstream{R}_{C}, load4_out(out_at{R} + 4u * {C}u, p.d - 4u * {C}u));
+#for I 4
+    var sum{R}_{C}_{I} = 0.0;
 #end
-    let statistic = (b * p.a + head) * p.s + q;
-    let own_lse = load_lse(statistic);
-#if DROPOUT
-    let words_at = dropout_row(b, head, q);
-    let stream = vec2<u32>(p.stream_low, p.stream_high);
-    let seed = vec2<u32>(p.seed_low, p.seed_high);
-#endif
+#end
+#end
     for (var first = 0u; first <= last; first += 8u) {
         let row = qkv_row(b, min(first + lane, p.s - 1u), head, 1u);
 #for C D4
         let key{C} = load4_qkv(row + 4u * {C}u, p.d - 4u * {C}u);
         let value{C} = load4_qkv(row + p.d + 4u * {C}u, p.d - 4u * {C}u);
 #end
-#if DROPOUT
-        let words_a = philox_words(add64(words_at, first), stream, seed);
-        let words_b = philox_words(add64(words_at, first + 4u), stream, seed);
-        var words = array<u32, 8>(words_a.x, words_a.y, words_a.z, words_a.w, words_b.x, words_b.y, words_b.z, words_b.w);
-#endif
-#for J 8
-        var score{J} = 0.0;
-        var dp{J} = 0.0;
-#for C D4
-        let key{C}_{J} = subgroupBroadcast(key{C}, {J}u);
-        score{J} += dot(query{C}, key{C}_{J});
-        dp{J} += dot(upstream{C}, subgroupBroadcast(value{C}, {J}u));
+#for H 4
+#for R ROWS
+        var score{R}_{H}_0 = 0.0;
+        var score{R}_{H}_1 = 0.0;
+        var dp{R}_{H}_0 = 0.0;
+        var dp{R}_{H}_1 = 0.0;
 #end
-        let probability{J} = select(0.0, exp(score{J} - own_lse), first + {J}u <= q);
-#if DROPOUT
-        dp{J} = select(0.0, dp{J} * p.keep_scale, words[{J}] >= p.threshold);
-#endif
-        let ds{J} = probability{J} * (dp{J} - own_delta) * p.scale;
 #for C D4
-        gradient{C} += ds{J} * key{C}_{J};
+#for I 4
+#for E 2
+        let key{C}_{I}_{H}_{E} = subgroupBroadcast(key{C}[{I}], 2u * {H}u + {E}u);
+#for R ROWS
+        score{R}_{H}_{E} = fma(query{R}_{C}[{I}], key{C}_{I}_{H}_{E}, score{R}_{H}_{E});
+#end
+#end
+#end
+#end
+#for C D4
+#for I 4
+#for E 2
+        let value{C}_{I}_{H}_{E} = subgroupBroadcast(value{C}[{I}], 2u * {H}u + {E}u);
+#for R ROWS
+        dp{R}_{H}_{E} = fma(upstream{R}_{C}[{I}], value{C}_{I}_{H}_{E}, dp{R}_{H}_{E});
+#end
+#end
+#end
+#end
+#end
+#for R ROWS
+#if DROPOUT
+        let kept{R}_a = kept4(b, head, q{R}, first);
+        let kept{R}_b = kept4(b, head, q{R}, first + 4u);
+        let kept{R}_0 = kept{R}_a.xy;
+        let kept{R}_1 = kept{R}_a.zw;
+        let kept{R}_2 = kept{R}_b.xy;
+        let kept{R}_3 = kept{R}_b.zw;
+#endif
+#for H 4
+#for E 2
+        let probability{R}_{H}_{E} = select(0.0, exp(score{R}_{H}_{E} - lse{R}), first + (2u * {H}u + {E}u) <= q{R});
+#if DROPOUT
+        dp{R}_{H}_{E} = select(0.0, dp{R}_{H}_{E} * p.keep_scale, kept{R}_{H}[{E}]);
+#endif
+        let ds{R}_{H}_{E} = probability{R}_{H}_{E} * (dp{R}_{H}_{E} - delta{R}) * p.scale;
+#end
+#end
+#end
+#for C D4
+#for I 4
+#for H 4
+#for E 2
+        let again{C}_{I}_{H}_{E} = subgroupBroadcast(key{C}[{I}], 2u * {H}u + {E}u);
+#for R ROWS
+        sum{R}_{C}_{I} = fma(ds{R}_{H}_{E}, again{C}_{I}_{H}_{E}, sum{R}_{C}_{I});
+#end
+#end
+#end
 #end
 #end
     }
-    if (block + lane < p.s) {
-        store_delta(statistic, own_delta);
+#for R ROWS
+    if (block + lane * ROWS + {R}u < p.s) {
+        store_delta(statistic(b, q{R}, head), delta{R});
 #for C D4
-        store4_dqkv(query_row + 4u * {C}u, p.d - 4u * {C}u, gradient{C});
+        store4_dqkv(query_row{R} + 4u * {C}u, p.d - 4u * {C}u, vec4<f32>(sum{R}_{C}_0, sum{R}_{C}_1, sum{R}_{C}_2, sum{R}_{C}_3));
 #end
     }
+#end
 }
