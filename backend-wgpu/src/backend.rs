@@ -105,6 +105,11 @@ impl WgpuBackend {
         }
     }
 
+    /// Kernels launched on the device since it was opened, by all of its ranks: what a layer costs beside its arithmetic.
+    pub fn launched(&self) -> u64 {
+        self.device.launches()
+    }
+
     pub(crate) fn call<P: Params>(&self, op: &'static str, params: P) -> Call<'_, P> {
         Call::new(&self.device, op, params)
     }

@@ -1,5 +1,6 @@
 //! An open device: its limits, its pipelines, the thread that owns its queue, and the first thing that went wrong on it.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use crate::dawn::{Connection, DawnQueue};
 use crate::gpu::{Gpu, RawBuffer};
 use crate::matmul::Choices;
 use crate::native::Native;
-use crate::queue::{Command, Executor, Owner};
+use crate::queue::{Command, Executor, Launch, Owner};
 use crate::setup::Setup;
 
 /// The first failure of a device; every later read and sync returns it.
@@ -55,6 +56,8 @@ pub(crate) struct Device {
     timeout: Duration,
     sender: Option<SyncSender<Command>>,
     owner: Option<JoinHandle<()>>,
+    /// Kernels handed to the owner so far.
+    launches: AtomicU64,
 }
 
 /// Commands on their way to the owner thread before a rank has to wait.
@@ -114,6 +117,7 @@ impl Device {
             timeout: setup.timeout,
             sender: Some(sender),
             owner: Some(owner),
+            launches: AtomicU64::new(0),
         }))
     }
 
@@ -129,6 +133,17 @@ impl Device {
         {
             self.failure.set("the thread that owns the device has ended; restart from the last checkpoint");
         }
+    }
+
+    /// Hands a kernel to the owner thread.
+    pub fn launch(&self, launch: Launch) {
+        self.launches.fetch_add(1, Relaxed);
+        self.send(Command::Launch(Box::new(launch)));
+    }
+
+    /// Kernels launched so far, by all ranks.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Relaxed)
     }
 
     /// Hands over a command that is answered, and waits for the answer.

@@ -76,8 +76,9 @@ kernels! {
     BiasPartial "bias/backward_partial.wgsl" ["WIDE"] [] { rows: u32, n: u32, rows_per_block: u32, }
     BiasBackward "bias/backward.wgsl" ["WIDE"] [] { n: u32, blocks: u32, }
     LayerNorm "layernorm/forward.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, h: u32, eps: f32, }
-    LayerNormBackward "layernorm/backward.wgsl" ["WIDE" "ACCUMULATE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, h: u32, }
-    LayerNormPartial "layernorm/backward_partial.wgsl" ["WIDE"] [] { rows: u32, h: u32, rows_per_block: u32, }
+    LayerNormBackward "layernorm/backward.wgsl" ["WIDE" "ACCUMULATE"] ["ROW_LANES" = &[8, 64, 256]] {
+        rows: u32, h: u32, rows_per_block: u32, blocks: u32,
+    }
     LayerNormParams "layernorm/backward_params.wgsl" ["WIDE"] [] { h: u32, blocks: u32, }
     CrossEntropyMax "cross_entropy/max.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, v: u32, }
     CrossEntropySums "cross_entropy/sums.wgsl" ["WIDE"] ["ROW_LANES" = &[8, 64, 256]] { rows: u32, v: u32, first_column: u32, }

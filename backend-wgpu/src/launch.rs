@@ -16,7 +16,7 @@ use crate::kernels::Params;
 use crate::memory::{ALIGNMENT, Memory, WgpuBuffer};
 use crate::operand::Element;
 use crate::preprocess::{Bindings, MAX_BINDINGS, MAX_OPERANDS};
-use crate::queue::{Command, Launch, MAX_PARAMS, Window};
+use crate::queue::{Launch, MAX_PARAMS, Window};
 
 /// Fours that a workgroup of `lib/flat.wgsl` takes.
 const FLAT: usize = 128 * 4;
@@ -127,7 +127,7 @@ impl<'a, P: Params> Call<'a, P> {
     pub fn run(self, grid: Grid) -> Result<()> {
         let device = self.device;
         if let Some(launch) = self.prepare(grid)? {
-            device.send(Command::Launch(Box::new(launch)));
+            device.launch(launch);
         }
         Ok(())
     }

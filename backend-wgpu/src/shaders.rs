@@ -41,7 +41,6 @@ pub(crate) static FILES: &[(&str, &str)] = files![
     "gelu/forward.wgsl",
     "layernorm/backward.wgsl",
     "layernorm/backward_params.wgsl",
-    "layernorm/backward_partial.wgsl",
     "layernorm/forward.wgsl",
     "lib/columns.wgsl",
     "lib/dropout.wgsl",

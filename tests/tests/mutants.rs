@@ -166,13 +166,13 @@ mod wgpu {
             ),
             (
                 "a mask that is off by one",
-                mutant("attention/forward.wgsl", "<= vec4<u32>(q)", "< vec4<u32>(q)", |backend| {
+                mutant("attention/forward.wgsl", "<= vec4<u32>(q[{I}])", "< vec4<u32>(q[{I}])", |backend| {
                     failing(backend, attention::cases(), &["s=33", "dt=f32"])
                 }),
             ),
             (
                 "a mask that is off by one in the backward",
-                mutant("attention/backward_key.wgsl", "k <= q)", "k < q)", |backend| {
+                mutant("attention/backward_key.wgsl", "(k + {I}u) <= q)", "(k + {I}u) < q)", |backend| {
                     failing(backend, attention::backward_cases(), &["s=33", "dt=f32"])
                 }),
             ),

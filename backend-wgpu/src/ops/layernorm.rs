@@ -35,41 +35,32 @@ impl WgpuBackend {
         roomy(OP, args.workspace, workspace(t, h))?;
         let workspace = flat(args.workspace)?;
         for (first, rows) in self.row_pieces(t, h) {
-            let (x, dy) = (args.x.rows(first, rows)?, args.dy.rows(first, rows)?);
-            let (mean, rstd) = (args.mean.rows(first, rows)?, args.rstd.rows(first, rows)?);
             let (rows_per_block, blocks) = blocks(rows);
             let partial = workspace.rows(0, 2 * blocks * h)?;
-            // The parameters' gradients first: dx may be dy.
-            let params = kernels::LayerNormPartial {
+            let params = kernels::LayerNormBackward {
                 rows: rows as u32,
                 h: h as u32,
                 rows_per_block: rows_per_block as u32,
+                blocks: blocks as u32,
             };
             self.call(OP, params)
+                .define("ACCUMULATE", args.accumulate)
+                .define("ROW_LANES", self.row_lanes(h))
                 .wide(h % 4 == 0)
-                .read_wide(x)
-                .read(mean)
-                .read(rstd)
-                .read_wide(dy)
+                .read_wide(args.x.rows(first, rows)?)
+                .read_wide(args.gamma)
+                .read(args.mean.rows(first, rows)?)
+                .read(args.rstd.rows(first, rows)?)
+                .read_wide(args.dy.rows(first, rows)?)
+                .write_wide(args.dx.rows(first, rows)?)
                 .write_wide(partial)
-                .run(Grid::Blocks(h, blocks))?;
+                .run(Grid::Each(blocks))?;
             self.call(OP, kernels::LayerNormParams { h: h as u32, blocks: blocks as u32 })
                 .wide(h % 4 == 0)
                 .read_wide(partial)
                 .write_wide(args.dgamma)
                 .write_wide(args.dbeta)
                 .run(Grid::Columns(h, 1))?;
-            self.call(OP, kernels::LayerNormBackward { rows: rows as u32, h: h as u32 })
-                .define("ACCUMULATE", args.accumulate)
-                .define("ROW_LANES", self.row_lanes(h))
-                .wide(h % 4 == 0)
-                .read_wide(x)
-                .read_wide(args.gamma)
-                .read(mean)
-                .read(rstd)
-                .read_wide(dy)
-                .write_wide(args.dx.rows(first, rows)?)
-                .run(Grid::Each(rows))?;
         }
         Ok(())
     }

@@ -2,8 +2,9 @@ use backend::Backend;
 use backend::ops::{Attention, AttentionBackward, AttentionDropout, Scratch};
 use backend::philox::{Stream, drop_below};
 
-use super::{close, empty, floats, get, random, rig, twice, workspace};
-use crate::WgpuBackend;
+use super::{TIMEOUT, close, empty, floats, get, random, rig, twice, workspace};
+use crate::ops::attention::{MOST_PRODUCTS, shares};
+use crate::{Choice, WgpuBackend};
 
 struct Reference {
     out: Vec<f64>,
@@ -70,16 +71,91 @@ fn reference(
 #[test]
 fn forward_and_backward() {
     let Some(rig) = rig() else { return };
-    // With the kernels for subgroups of eight, where the adapter has them, and without.
+    // With the kernels for subgroups of eight, where the adapter has them, and without; in one dispatch, and in as many as there are blocks.
     for subgroups in [false, rig.subgroups] {
-        cases(&WgpuBackend { subgroups, ..rig.clone() });
+        for most_products in [MOST_PRODUCTS, 1] {
+            cases(&with(rig, subgroups, most_products));
+        }
+    }
+}
+
+fn with(rig: &WgpuBackend, subgroups: bool, most_products: u64) -> WgpuBackend {
+    WgpuBackend { subgroups, most_products, ..rig.clone() }
+}
+
+/// Shares are within the bound, and each sequence, head and block is in one of them.
+#[test]
+fn shares_are_bounded_and_complete() {
+    for extents in [[1, 1, 1], [4, 8, 32], [3, 5, 7], [1, 128, 2049]] {
+        for most in [0, 1, 6, 7, 8, 35, 36, 300, 1 << 20] {
+            let all = shares(extents, most);
+            let mut seen = vec![false; extents.iter().product()];
+            for share in &all {
+                assert!(
+                    share.count.iter().product::<usize>() <= most.max(1),
+                    "{extents:?} {most}: {share:?}"
+                );
+                let range = |axis: usize| share.at[axis]..share.at[axis] + share.count[axis];
+                for b in range(0) {
+                    for a in range(1) {
+                        for block in range(2) {
+                            let at = (b * extents[1] + a) * extents[2] + block;
+                            assert!(!std::mem::replace(&mut seen[at], true), "{extents:?} {most}: twice");
+                        }
+                    }
+                }
+            }
+            assert!(seen.iter().all(|&seen| seen), "{extents:?} {most}");
+            assert!(most < seen.len() || all.len() == 1);
+        }
+    }
+}
+
+/// A long sequence is several dispatches, none of which has more than the bound, and its bits are those of one.
+#[test]
+fn a_long_sequence_is_cut() {
+    if rig().is_none() {
+        return;
+    }
+    // Nobody else launches on a device of its own.
+    let rig = &WgpuBackend::new(&Choice::Any { name: None }, TIMEOUT).unwrap();
+    let [b, s, a, d] = [2, 200, 2, 8];
+    let input = random(b * s * a * 3 * d, 3);
+    for subgroups in [false, rig.subgroups] {
+        let run = |most_products| {
+            let backend = &with(rig, subgroups, most_products);
+            let qkv = floats(backend, &input, 0, [b, s, a, 3, d]);
+            let (out, lse) = (empty(backend, 0, [b, s, a, d]), empty(backend, 0, [b, a, s]));
+            let space = workspace(backend, backend.workspace(Scratch::Attention { b, s, a, d }));
+            let args = Attention {
+                qkv: qkv.view(),
+                out: out.view(),
+                lse: lse.view(),
+                scale: 0.3,
+                dropout: None,
+                workspace: space.view(),
+            };
+            let before = backend.launched();
+            backend.attention(args).unwrap();
+            (get(backend, &out), get(backend, &lse), backend.launched() - before)
+        };
+        // Of 32 queries, each by every key: the rows of a block in the tiles' kernels and, of heads as small as these, in the subgroups'.
+        let block = (2 * 32 * s * d) as u64;
+        let (whole, cut) = (run(MOST_PRODUCTS), run(3 * block));
+        assert_eq!((whole.0, whole.1), (cut.0, cut.1));
+        assert_eq!((whole.2, cut.2), (1, 12));
     }
 }
 
 fn cases(backend: &WgpuBackend) {
-    for (dims, offset) in
-        [([1, 1, 1, 1], 0), ([2, 7, 3, 5], 1), ([1, 65, 2, 32], 4), ([2, 34, 1, 8], 2), ([1, 40, 1, 160], 0)]
-    {
+    for (dims, offset) in [
+        ([1, 1, 1, 1], 0),
+        ([2, 7, 3, 5], 1),
+        ([1, 65, 2, 32], 4),
+        ([2, 34, 1, 8], 2),
+        ([1, 40, 1, 160], 0),
+        ([1, 70, 1, 64], 0),
+    ] {
         let [b, s, a, d] = dims;
         for p in [None, Some(0.2)] {
             let stream = Stream { seed: 77, stream: 1 << 40 };
