@@ -6,11 +6,11 @@
 //! * [`cost`]: how long a kernel, a collective, a message takes, with the source of every rule;
 //! * [`kernels`]: the kernels that an operation of the contract is made of in a given software;
 //! * [`device`]: the [`Backend`](backend::Backend); [`communicator`]: the [`Communicator`](backend::Communicator);
-//! * [`world`]: where ranks meet, who stands for whom, and how a deadlock is seen; [`run`]: a thread a rank, and what came of it.
+//! * [`world`]: where ranks meet, who stands for whom, and how a deadlock is seen; [`mod@run`]: a thread a rank, and what came of it.
 //!
 //! # Invariants
 //! * Simulated times depend on what ranks do and say to each other, never on when their threads run: the same bits every time.
-//! * Ranks that do the same at the same time need not all run: a [`Present`](world::Present) set stands for the world, and absent ranks arrive when
+//! * Ranks that do the same at the same time need not all run: a [`Present`] set stands for the world, and absent ranks arrive when
 //!   those that are present do.
 
 pub mod cluster;

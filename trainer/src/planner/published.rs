@@ -111,7 +111,7 @@ impl Compared {
 /// Predicts a row on its stack.
 ///
 /// # Errors
-/// As [`predict`].
+/// As [`predict()`].
 pub fn compare(row: &Row) -> Result<Compared> {
     let (config, place) = (row.config()?, Place::load(CLUSTER, &row.stack)?);
     let prediction = predict(&config, &place)?;
