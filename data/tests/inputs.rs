@@ -275,6 +275,49 @@ fn broken_compression() {
     }
 }
 
+/// What the fuzz targets do, briefly and the same each time: bytes of sound files changed, cut and doubled. Nothing panics, and offsets are of the file.
+#[test]
+fn mutated_files() {
+    let mut random = data::mt19937::RandomState::new(2026);
+    let page =
+        b"<html lang=en><head><meta charset=koi8-r></head><main><p>a &amp; b<pre>\n x</pre><table><td>1"
+            .to_vec();
+    let text = "A line.\n\nAnother, caf\u{e9}.\n".repeat(300).into_bytes();
+    let archive = [self::page("one"), self::page("two")].concat();
+    let seeds = [
+        ("a.jsonl", LINES.to_vec()),
+        ("a.jsonl.gz", gzip(LINES)),
+        ("a.jsonl.zst", zstd(LINES)),
+        ("a.warc.gz", gzip(&archive)),
+        ("a.warc", archive),
+        ("a.html", page),
+        ("a.txt", text),
+    ];
+    for (name, seed) in seeds {
+        for _ in 0..60 {
+            let mut bytes = seed.clone();
+            for _ in 0..=random.interval(4) {
+                let at = random.interval(bytes.len() as u32 - 1) as usize;
+                match random.interval(3) {
+                    0 => bytes[at] ^= 1 << random.interval(7),
+                    1 => bytes.truncate(at + 1),
+                    2 => bytes[at] = random.next_u32() as u8,
+                    _ => bytes.extend_from_within(at..),
+                }
+            }
+            let (good, bad) = file(name, &bytes);
+            let plain = !name.ends_with("gz") && !name.ends_with("zst");
+            assert!(!plain || bad.iter().all(|bad| bad.offset <= bytes.len() as u64), "{bad:?}");
+            for record in good.iter().filter(|record| record.html) {
+                let _ = (data::html::text(&record.text), data::extract::justext::text(&record.text));
+            }
+            for record in good {
+                let _ = data::clean::repair::repair(&record.text);
+            }
+        }
+    }
+}
+
 #[test]
 fn broken_tokenizers() {
     for broken in [

@@ -1,4 +1,4 @@
-//! Files of every format and compression: whatever the bytes are, each record is read or is bad, and no offset is past the end of what was read.
+//! Files of every format and compression: whatever the bytes are, each record is read or is bad, and no offset is past the end of the file.
 
 #![no_main]
 
@@ -14,10 +14,9 @@ fuzz_target!(|bytes: &[u8]| {
     let path = folder.path().join(NAMES[usize::from(first) % NAMES.len()]);
     std::fs::write(&path, rest).expect("a file in a temporary folder");
     let file = InputFile::single(&path).expect("a file that was just written");
-    let mut last = 0;
+    let plain = !matches!(path.extension().and_then(|e| e.to_str()), Some("gz" | "zst"));
     read_items(&file, &mut |(raw, _)| {
-        assert!(raw.offset >= last || raw.offset == 0, "offsets rise");
-        last = raw.offset;
+        assert!(!plain || raw.offset <= rest.len() as u64, "offsets are of the file");
         let _ = raw.parse();
         true
     })
