@@ -68,11 +68,14 @@ impl Text {
             },
             cache: cache_dir(),
         };
-        let mut doing = String::new();
+        let mut step = String::new();
         let prepared = prepare(&request, &mut |progress| {
-            if progress.doing != doing {
-                say(&format!("data: {}", progress.doing));
-                doing = progress.doing;
+            // A line for each step, not for each set that it treats.
+            let word = progress.doing.split([' ', ':']).next().unwrap_or_default();
+            if word != step {
+                let alone = matches!(word, "looking" | "training");
+                say(&format!("data: {}", if alone { &progress.doing } else { word }));
+                step = word.to_owned();
             }
         })?;
         for notice in &prepared.notices {
