@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{Backend, Class, Communicator, DType, Group, GroupKind, Result, Shape};
+use backend::{Backend, Class, DType, Group, GroupKind, Result, Shape};
 use backend_wgpu::{Choice, WgpuBackend};
 use conformance::or_skip;
 use model::layers::Scratch;

@@ -19,7 +19,7 @@ pub enum Line {
     /// The place in the group and the id of the case that begins.
     Begin(usize, String),
     /// How it ended.
-    End(Record),
+    End(Box<Record>),
 }
 
 /// Exit code of a child whose device is beyond use after the case that it has reported.
@@ -77,7 +77,7 @@ pub fn run<S: Subject>(subject: &S, group: &str, from: usize, selection: &Select
                 failed(&mut record, &failure);
             }
         }
-        say(&Line::End(record));
+        say(&Line::End(Box::new(record)));
         if lost {
             return LOST;
         }

@@ -102,8 +102,11 @@ impl<S: Subject> Check<S> for Collective<S> {
 /// The cases of one group.
 pub type Checks<S> = Vec<Box<dyn Check<S>>>;
 
+/// A group: its name, and what makes its cases.
+pub type Group<S> = (&'static str, fn() -> Checks<S>);
+
 /// The groups, in the order in which they run: name, and cases.
-pub fn groups<S: Subject>() -> Vec<(&'static str, fn() -> Checks<S>)> {
+pub fn groups<S: Subject>() -> Vec<Group<S>> {
     fn boxed<S: Subject, C: Case + 'static>(cases: Vec<C>) -> Checks<S> {
         cases.into_iter().map(|case| Box::new(case) as Box<dyn Check<S>>).collect()
     }
@@ -112,7 +115,7 @@ pub fn groups<S: Subject>() -> Vec<(&'static str, fn() -> Checks<S>)> {
             vec![$((stringify!($name), || boxed($cases()))),*]
         };
     }
-    let mut groups: Vec<(&'static str, fn() -> Checks<S>)> = groups! {
+    let mut groups: Vec<Group<S>> = groups! {
         elementwise = ops::elementwise::cases;
         cast = ops::elementwise::cast_cases;
         reduce = ops::reduce::cases;
@@ -169,7 +172,7 @@ pub struct Selection {
 impl Selection {
     /// Whether the `index`-th case of its group is asked for.
     pub fn has(&self, index: usize, id: &str) -> bool {
-        (!self.smoke || index == 0 || digest(id) % SMOKE == 0) && matches(&self.filter, id)
+        (!self.smoke || index == 0 || digest(id).is_multiple_of(SMOKE)) && matches(&self.filter, id)
     }
 }
 

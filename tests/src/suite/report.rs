@@ -109,6 +109,11 @@ impl Record {
     }
 }
 
+/// By group: cells by type, and the case nearest to its limit.
+type Matrix<'r> = BTreeMap<&'r str, (Cells<'r>, Option<&'r Record>)>;
+/// By type: cases passed, and asked for.
+type Cells<'r> = BTreeMap<&'r str, (usize, usize)>;
+
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -197,8 +202,8 @@ impl Report {
     }
 
     /// By group: cases of each type as `(passed, asked for)`, and the case nearest to its limit.
-    fn matrix(&self) -> BTreeMap<&str, (BTreeMap<&str, (usize, usize)>, Option<&Record>)> {
-        let mut matrix: BTreeMap<&str, (BTreeMap<&str, (usize, usize)>, Option<&Record>)> = BTreeMap::new();
+    fn matrix(&self) -> Matrix<'_> {
+        let mut matrix = Matrix::new();
         for case in &self.cases {
             let (cells, nearest) = matrix.entry(&case.group).or_default();
             let column = TYPES.into_iter().find(|name| *name == case.dtype()).unwrap_or("-");

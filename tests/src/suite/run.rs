@@ -11,6 +11,9 @@ use super::child::{LOST, Line};
 use super::report::{Record, Report, Status};
 use super::{Selection, Tier};
 
+/// A group, and the places and ids of its cases that are asked for.
+type Chosen<'c> = (&'c str, Vec<(usize, &'c str)>);
+
 /// How children are started.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -43,7 +46,7 @@ impl Job<'_> {
     /// Children that cannot be started; a device that does not open, in its own words.
     pub fn run(&self, mut progress: impl FnMut(&Record)) -> Result<Report, String> {
         let begin = Instant::now();
-        let mut groups: BTreeMap<usize, (&str, Vec<(usize, &str)>)> = BTreeMap::new();
+        let mut groups: BTreeMap<usize, Chosen<'_>> = BTreeMap::new();
         let mut order = Vec::new();
         for (group, index, id) in &self.cases {
             let place = order.iter().position(|name| name == group).unwrap_or_else(|| {
@@ -109,7 +112,7 @@ impl Job<'_> {
                             if left.is_empty() {
                                 last = Some(record);
                             } else {
-                                done(record);
+                                done(*record);
                             }
                         }
                     }
@@ -121,7 +124,7 @@ impl Job<'_> {
             let gone = |with: u8| matches!(ended, Ended::Gone) && code == Some(i32::from(with));
             let lost = |id: String| self.lost(group, id, ended, code, &words);
             match (last, current) {
-                (Some(record), _) if gone(0) || gone(LOST) => done(record),
+                (Some(record), _) if gone(0) || gone(LOST) => done(*record),
                 (Some(record), _) => done(lost(record.id)),
                 (None, Some((index, id))) => {
                     left = after(left, index);
