@@ -9,6 +9,9 @@ use crate::memory::WgpuBuffer;
 /// Lanes of `embedding/backward_links.wgsl`.
 const LINK_LANES: usize = 64;
 
+/// Tokens that one dispatch looks through: its work is bounded, and lavapipe ends a loop after 65,535 rounds, whatever is left.
+const MOST_TOKENS: usize = 32_768;
+
 pub(crate) fn workspace(t: usize, v: usize) -> usize {
     t + v
 }
@@ -40,19 +43,23 @@ impl WgpuBackend {
         if t == 0 || v == 0 || h == 0 {
             return Ok(());
         }
-        let links = flat(args.workspace)?.rows(0, workspace(t, v))?;
-        let params =
-            kernels::EmbeddingLinks { t: t as u32, v: v as u32, first_of_table: args.first_row as u32 };
-        self.call(OP, params).read(args.tokens).write(links).run(Grid::Exact([
-            v.div_ceil(LINK_LANES),
-            1,
-            1,
-        ]))?;
-        self.call(OP, kernels::EmbeddingBackward { t: t as u32, v: v as u32, h: h as u32 })
-            .wide(h % 4 == 0)
-            .read_wide(args.dy)
-            .read(links)
-            .write_wide(args.dtable)
-            .run(Grid::Blocks(h, v))
+        // One piece after the other adds the tokens in their order all the same.
+        for first in (0..t).step_by(MOST_TOKENS) {
+            let count = MOST_TOKENS.min(t - first);
+            let (tokens, dy) = (args.tokens.rows(first, count)?, args.dy.rows(first, count)?);
+            let links = flat(args.workspace)?.rows(0, workspace(count, v))?;
+            let (tokens_here, rows) = (count as u32, v as u32);
+            let params =
+                kernels::EmbeddingLinks { t: tokens_here, v: rows, first_of_table: args.first_row as u32 };
+            let groups = [v.div_ceil(LINK_LANES), 1, 1];
+            self.call(OP, params).read(tokens).write(links).run(Grid::Exact(groups))?;
+            self.call(OP, kernels::EmbeddingBackward { t: tokens_here, v: rows, h: h as u32 })
+                .wide(h % 4 == 0)
+                .read_wide(dy)
+                .read(links)
+                .write_wide(args.dtable)
+                .run(Grid::Blocks(h, v))?;
+        }
+        Ok(())
     }
 }

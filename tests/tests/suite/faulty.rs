@@ -137,8 +137,10 @@ impl Backend for Faulty {
             Fault::Unsteady if call % 2 == 1 => {
                 self.inner.matmul(args)?;
                 let mut data = self.get(c)?;
-                let last = data.len() - 1;
-                data[last] = f32::from_bits(data[last].to_bits() ^ 1);
+                data.iter_mut()
+                    .next_back()
+                    .into_iter()
+                    .for_each(|last| *last = f32::from_bits(last.to_bits() ^ 1));
                 self.set(c, &data)
             }
             _ => self.inner.matmul(args),

@@ -28,8 +28,9 @@ fn wrong(failure: &Failure) -> bool {
 #[test]
 fn narrow_products_are_found_at_every_depth() {
     let report = in_f32(Fault::NarrowProduct, ops::matmul::cases());
-    // All but the ones without a term, and those of integers that ten bits hold.
-    assert_eq!(found(&report, wrong), report.ran - 8);
+    // All but the ones without a term or an element, and those of integers that ten bits hold.
+    let (nothing, whole) = (12, 4);
+    assert_eq!(found(&report, wrong), report.ran - nothing - whole);
     assert!(report.failures.iter().any(|(id, _)| id.contains("k=4096")));
 }
 
@@ -56,7 +57,7 @@ fn trespasses_are_found() {
 
     let report = in_f32(Fault::WritesInput, ops::matmul::cases());
     let into_b = |failure: &Failure| matches!(failure, Failure::Trespass { operand: "b", index: 0, .. });
-    assert_eq!(found(&report, into_b), report.ran - 4, "all but the products without a term");
+    assert_eq!(found(&report, into_b), report.ran - 8, "all but those whose right factor is empty");
 
     let report = in_f32(Fault::Workspace, ops::reduce::sum_cases());
     assert_eq!(
@@ -70,7 +71,8 @@ fn one_bit_between_two_runs_is_found() {
     let report = in_f32(Fault::Unsteady, ops::matmul::cases());
     assert_eq!(
         found(&report, |failure| matches!(failure, Failure::Unsteady { operand: "c", .. })),
-        report.ran
+        report.ran - 8,
+        "all but those that have no element"
     );
 }
 
@@ -84,7 +86,8 @@ fn a_wrong_call_that_passes_is_found() {
 fn subtle_arithmetic_is_found() {
     let shifted = in_f32(Fault::OnePassVariance, ops::layernorm::cases());
     assert!(found(&shifted, wrong) > 0);
-    let hard = |id: &str| id.contains("rows=shifted") || id.contains("rows=constant");
+    // Of so many rows of three numbers some are nearly constant.
+    let hard = |id: &str| ["rows=shifted", "rows=constant", "t=70000"].iter().any(|hard| id.contains(hard));
     assert!(shifted.failures.iter().all(|(id, _)| hard(id)), "{:?}", shifted.failures);
 
     let counter = in_f32(Fault::ShortCounter, ops::dropout::cases());
