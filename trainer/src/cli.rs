@@ -79,7 +79,7 @@ pub struct BenchStepArgs {
     /// Model
     #[arg(long, value_name = "NAME", default_value = "laptop")]
     pub preset: String,
-    /// Where the model runs: auto, cpu or wgpu
+    /// Where the model runs: auto, cpu, wgpu or cuda
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub backend: BackendChoice,
     /// Tensor-parallel ranks
@@ -159,7 +159,7 @@ pub struct TrainArgs {
     /// Text to train on: a file, a folder, a .jsonl or a .bin/.idx prefix; may be given many times [default: the Rust documentation]
     #[arg(long, value_name = "[WEIGHT=]PATH")]
     pub data: Vec<DataSource>,
-    /// Where the model runs: auto, cpu, wgpu, or sim for a rehearsal of one step on a simulated cluster [default: auto]
+    /// Where the model runs: auto, cpu, wgpu, cuda, or sim for a rehearsal of one step on a simulated cluster [default: auto]
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<BackendChoice>,
     /// The cluster of a rehearsal: selene, dgx-h100, laptop or a TOML file [default: selene]
@@ -467,6 +467,6 @@ mod tests {
         assert!(error.contains("parallel.tensor from --tensor 3"), "{error}");
         let error = Cli::try_parse_from(["mtnlg", "train", "--backend", "gpu"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("give auto, cpu, wgpu or sim"), "{error}");
+        assert!(error.to_string().contains("give auto, cpu, wgpu, cuda or sim"), "{error}");
     }
 }

@@ -15,6 +15,9 @@ pub enum Device {
     Cpu,
     /// The wgpu backend.
     Wgpu(Gpu),
+    /// The CUDA backend: ranks that are threads share the first GPU, each process of a node takes its own.
+    #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+    Cuda,
 }
 
 /// How the wgpu backend is opened.
@@ -52,6 +55,8 @@ impl Device {
         match self {
             Self::Cpu => Self::Cpu,
             Self::Wgpu(gpu) => Self::Wgpu(Gpu { kernels, ..gpu }),
+            #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+            Self::Cuda => Self::Cuda,
         }
     }
 
@@ -64,6 +69,10 @@ impl Device {
         match self {
             Self::Cpu => {
                 user("--profile: the CPU backend has no kernels to measure".to_owned(), "use --backend wgpu")
+            }
+            #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+            Self::Cuda => {
+                user("--profile: the CUDA backend does not take kernels' times yet".to_owned(), "use nsys")
             }
             Self::Wgpu(gpu) => match adapters().iter().find(|adapter| gpu.choice.accepts(adapter)) {
                 Some(adapter) if !adapter.timestamps => user(
@@ -96,8 +105,27 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
         BackendChoice::Sim => Err(Error::user("--backend sim is no device: nothing is computed on it").remedy(
             "use it in mtnlg train, which rehearses a step; or mtnlg plan",
         )),
+        #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+        BackendChoice::Cuda => match backend_cuda::devices(&cuda_settings()) {
+            Ok(gpus) if !gpus.is_empty() => {
+                let line = format!("cuda on {} GPU(s), the first {} (asked for)", gpus.len(), gpus[0]);
+                Ok((Device::Cuda, line))
+            }
+            Ok(_) => Err(Error::user("--backend cuda: the driver shows no GPU").remedy("use --backend cpu or wgpu")),
+            Err(error) => Err(Error::user(format!("--backend cuda: {error}")).remedy("use --backend cpu or wgpu")),
+        },
+        #[cfg(not(any(feature = "cuda", feature = "cuda-13")))]
+        BackendChoice::Cuda => Err(Error::user("--backend cuda: this program was built without CUDA")
+            .remedy("build it with --features cuda (CUDA 12) or cuda-13, or use --backend cpu or wgpu")),
         BackendChoice::Auto => Ok(automatic(&adapters())),
     }
+}
+
+/// Where CUDA's libraries are, `MTNLG_CUDA_LIBRARIES` or wherever the system finds them; the kernels' cache is the user's.
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+pub fn cuda_settings() -> backend_cuda::Settings {
+    let libraries = std::env::var_os("MTNLG_CUDA_LIBRARIES").map(Into::into);
+    backend_cuda::Settings { libraries, ..Default::default() }
 }
 
 fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {
@@ -131,9 +159,27 @@ pub fn table() -> String {
             mib(adapter.max_binding)
         ));
     }
+    text.push_str(&cuda_table());
     let name = if chosen == Device::Cpu { "cpu" } else { "wgpu" };
     text.push_str(&format!("auto    {name}: {why}\n"));
     text
+}
+
+/// The GPUs that CUDA shows, or why there are none.
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+fn cuda_table() -> String {
+    match backend_cuda::devices(&cuda_settings()) {
+        Ok(gpus) => {
+            gpus.iter().map(|gpu| format!("cuda    {gpu}; only when asked for by --backend cuda\n")).collect()
+        }
+        Err(error) => format!("cuda    {error}\n"),
+    }
+}
+
+/// A build without CUDA has nothing to say of it.
+#[cfg(not(any(feature = "cuda", feature = "cuda-13")))]
+fn cuda_table() -> String {
+    String::new()
 }
 
 fn threads() -> String {

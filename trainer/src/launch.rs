@@ -3,6 +3,7 @@
 //! Ranks are threads of this process, or, where a launcher (mpirun, srun, torchrun) has started one process a rank, this process is one of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backend::local::{self, LocalCommunicator};
@@ -22,6 +23,16 @@ pub enum World<B: Backend> {
     Threads(Vec<LocalCommunicator<B>>),
     /// One of them.
     Process(ProcessCommunicator<B>),
+    /// Some of them, each on a thread, talking in the device's own way.
+    Members(Vec<Member<B>>),
+}
+
+/// A rank whose communicator is the device's own.
+pub struct Member<B: Backend> {
+    /// Its device.
+    pub backend: Arc<B>,
+    /// Its end of the world.
+    pub communicator: Box<dyn Communicator<B::Buffer>>,
 }
 
 impl<B: Backend> World<B> {
@@ -30,6 +41,7 @@ impl<B: Backend> World<B> {
         match self {
             Self::Threads(ranks) => ranks.first().map(|rank| rank.backend().info()),
             Self::Process(rank) => Some(rank.backend().info()),
+            Self::Members(members) => members.first().map(|member| member.backend.info()),
         }
     }
 
@@ -43,7 +55,9 @@ impl<B: Backend> World<B> {
     ) -> Result<Vec<R>> {
         match self {
             Self::Threads(ranks) => local::run(ranks, |rank| work(rank.shared_backend(), rank)),
-            Self::Process(_) => Err(Error::user("this needs its ranks to be threads of one process")),
+            Self::Process(_) | Self::Members(_) => {
+                Err(Error::user("this needs its ranks to be threads of one process"))
+            }
         }
     }
 
@@ -68,8 +82,43 @@ impl<B: Backend> World<B> {
                     Err(error)
                 }
             },
+            Self::Members(members) => together(members, work),
         }
     }
+}
+
+/// Each member on a thread of its own; of several errors the one that came first.
+fn together<B: Backend, R: Send, E: From<backend::Error> + std::fmt::Display + Send>(
+    members: Vec<Member<B>>,
+    work: impl Fn(&B, &dyn Communicator<B::Buffer>) -> std::result::Result<R, E> + Sync,
+) -> std::result::Result<Vec<R>, E> {
+    let (work, failures) = (&work, &AtomicUsize::new(0));
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let run = |member: Member<B>| {
+            scope.spawn(move || {
+                work(&member.backend, &*member.communicator).map_err(|error| {
+                    let order = failures.fetch_add(1, Ordering::Relaxed);
+                    member.communicator.fail(&error.to_string());
+                    (order, error)
+                })
+            })
+        };
+        let threads: Vec<_> = members.into_iter().map(run).collect();
+        let died =
+            || (usize::MAX, E::from(backend::Error::Device { what: "a rank's thread died".to_owned() }));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(died()))).collect()
+    });
+    let (mut values, mut first) = (Vec::with_capacity(results.len()), None);
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err((order, error)) if first.as_ref().is_none_or(|(earlier, _)| order < *earlier) => {
+                first = Some((order, error));
+            }
+            Err(_) => {}
+        }
+    }
+    first.map_or(Ok(values), |(_, error)| Err(error))
 }
 
 /// Something to do with a world of ranks, on any backend.
@@ -92,6 +141,11 @@ pub fn launch<J: Job>(device: &Device, ranks: usize, job: J) -> Result<J::Output
     match device {
         Device::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
         Device::Wgpu(gpu) => job.run(World::Threads(gpu.setup(TIMEOUT).cluster(ranks)?)),
+        #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+        Device::Cuda => {
+            let settings = crate::device::cuda_settings();
+            job.run(World::Threads(backend_cuda::CudaBackend::cluster(ranks, TIMEOUT, 0, &settings)?))
+        }
     }
 }
 
@@ -167,11 +221,15 @@ impl Process {
         result
     }
 
-    /// Opens the device for this process's rank, and does the job on it.
+    /// Opens the device for this process's rank, and does the job on it; with `invariant` numerics, sums between GPUs have the contract's tree.
     ///
     /// # Errors
     /// Those of the device and of the job.
-    pub fn launch<J: Job>(&self, device: &Device, job: J) -> Result<J::Output> {
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "cuda-13")),
+        allow(unused_variables, reason = "all sums of the other backends have that tree")
+    )]
+    pub fn launch<J: Job>(&self, device: &Device, invariant: bool, job: J) -> Result<J::Output> {
         let transport = Arc::clone(&self.transport);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         match device {
@@ -182,6 +240,24 @@ impl Process {
             Device::Wgpu(gpu) => {
                 let backend = Arc::new(self.or_fail(gpu.setup(TIMEOUT).rank().map_err(Error::from))?);
                 job.run(World::Process(ProcessCommunicator::new(transport, backend, TIMEOUT)))
+            }
+            #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+            Device::Cuda => {
+                use backend_cuda::{CudaBackend, NcclCommunicator};
+                let settings = crate::device::cuda_settings();
+                let open = || {
+                    let backend = Arc::new(CudaBackend::new(self.launch.local_rank, &settings)?);
+                    let communicator = NcclCommunicator::new(
+                        transport,
+                        Arc::clone(&backend),
+                        TIMEOUT,
+                        invariant,
+                        &settings,
+                    )?;
+                    Ok(Member { backend, communicator: Box::new(communicator) })
+                };
+                let member = self.or_fail(open().map_err(|error: backend::Error| Error::from(error)))?;
+                job.run(World::Members(vec![member]))
             }
         }
     }

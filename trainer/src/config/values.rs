@@ -27,6 +27,8 @@ pub enum BackendChoice {
     Wgpu,
     /// No machine at all: a simulated one, `run.cluster`.
     Sim,
+    /// The CUDA backend, in a build that has it.
+    Cuda,
 }
 
 impl FromStr for BackendChoice {
@@ -37,7 +39,12 @@ impl FromStr for BackendChoice {
             "cpu" => Ok(Self::Cpu),
             "wgpu" => Ok(Self::Wgpu),
             "sim" => Ok(Self::Sim),
-            _ => Err(ValueError { text: text.into(), what: "a backend", remedy: "auto, cpu, wgpu or sim" }),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(ValueError {
+                text: text.into(),
+                what: "a backend",
+                remedy: "auto, cpu, wgpu, cuda or sim",
+            }),
         }
     }
 }
@@ -49,6 +56,7 @@ impl fmt::Display for BackendChoice {
             Self::Cpu => "cpu",
             Self::Wgpu => "wgpu",
             Self::Sim => "sim",
+            Self::Cuda => "cuda",
         })
     }
 }
@@ -244,6 +252,6 @@ mod tests {
             assert!(text.parse::<DataSource>().is_err(), "{text}");
         }
         let error = "gpu".parse::<BackendChoice>().unwrap_err();
-        assert_eq!(error.to_string(), "`gpu` is not a backend; give auto, cpu, wgpu or sim");
+        assert_eq!(error.to_string(), "`gpu` is not a backend; give auto, cpu, wgpu, cuda or sim");
     }
 }

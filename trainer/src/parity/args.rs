@@ -25,7 +25,7 @@ pub struct ParityArgs {
     /// Any configuration key, over the file; may be given many times
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
-    /// Where the model runs: auto, cpu or wgpu
+    /// Where the model runs: auto, cpu, wgpu or cuda
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub backend: BackendChoice,
     /// Write the result as JSON too

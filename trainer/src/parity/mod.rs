@@ -163,7 +163,12 @@ pub fn run(
     for (variant, config) in variants.iter().zip(&configs) {
         let stretch = |launcher, config: &RunConfig, steps, start: Option<&Trained>| {
             if launcher != Launcher::Threads {
-                let backend = if *device == Device::Cpu { BackendChoice::Cpu } else { BackendChoice::Wgpu };
+                let backend = match device {
+                    Device::Cpu => BackendChoice::Cpu,
+                    Device::Wgpu(_) => BackendChoice::Wgpu,
+                    #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+                    Device::Cuda => BackendChoice::Cuda,
+                };
                 return processes::train(launcher, config, backend, steps, start);
             }
             let (lr, rank_config) = (config.train.lr as f32, rank_config(config));

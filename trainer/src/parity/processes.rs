@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostState, Launcher, Trained, cut, lr_of, random_samples};
 use crate::checkpoint::{Meta, Reader, TokenizerId, Writer};
-use crate::config::{BackendChoice, RunConfig};
+use crate::config::{BackendChoice, Mode, RunConfig};
 use crate::engine::{Rank, StepPlan, TensorState};
 use crate::launch::{Job, Process, World};
 use crate::run::rank_config;
@@ -130,7 +130,10 @@ impl RankArgs {
         let config = RunConfig::load(&self.config)?;
         let (device, _) = device::choose(config.run.backend)?;
         match Process::join(&config.to_toml())? {
-            Some(process) => process.launch(&device, One { args: self, config: &config }),
+            Some(process) => {
+                let invariant = config.numerics.mode == Mode::Invariant;
+                process.launch(&device, invariant, One { args: self, config: &config })
+            }
             None => crate::launch::launch(&device, 1, One { args: self, config: &config }),
         }
     }

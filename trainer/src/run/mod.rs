@@ -16,7 +16,7 @@ use backend::Backend;
 use backend_wgpu::Kernels;
 
 use crate::checkpoint::{self, Meta, Reader};
-use crate::config::RunConfig;
+use crate::config::{Mode, RunConfig};
 use crate::device::{self, Device};
 use crate::launch::{Job, Process, World, launch};
 use crate::metrics::{self, MetricsLog, StepMetrics, Summary};
@@ -114,7 +114,7 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
     let job = Train { config: &config, text: &text, reader: reader.as_ref(), meta, observer, processes };
     let (ended, recorders) = match &process {
         None => launch(&device, config.layout().world_size(), job)?,
-        Some(process) => process.launch(&device, job)?,
+        Some(process) => process.launch(&device, config.numerics.mode == Mode::Invariant, job)?,
     };
     let seconds = begin.elapsed().as_secs_f64();
     let file = match &process {
