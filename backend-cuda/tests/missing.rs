@@ -19,7 +19,8 @@ fn missing_libraries_are_named() {
 /// The real NCCL, which loads without a GPU: `MTNLG_NCCL` names its directory, unless the system's loader finds it.
 #[test]
 fn nccl_loads_where_it_is() {
-    let settings = Settings { libraries: std::env::var_os("MTNLG_NCCL").map(Into::into), ..Settings::default() };
+    let settings =
+        Settings { libraries: std::env::var_os("MTNLG_NCCL").map(Into::into), ..Settings::default() };
     let Some(version) = conformance::or_skip("nccl", nccl_version(&settings)) else { return };
     assert!(version >= (2, 7, 0), "{version:?}");
 }
