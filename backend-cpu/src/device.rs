@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend::ops::{
-    AdamW, Add, Attention, AttentionBackward, AttentionDims, BiasAdd, BiasBackward, BiasDropoutResidual,
-    BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums,
-    Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul,
-    MatmulBias, MatmulBiasGelu, Scratch, Sum,
+    AdamW, Add, Attention, AttentionBackward, AttentionCached, AttentionDims, BiasAdd, BiasBackward,
+    BiasDropoutResidual, BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss,
+    CrossEntropyMax, CrossEntropySums, Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm,
+    LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu, Scratch, Sum,
 };
 use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
@@ -115,6 +115,7 @@ impl Backend for CpuBackend {
                 let dims = AttentionDims { b, s, a, d };
                 ops::attention_backward::attention_backward_workspace(&self.threads, dims)
             }
+            Scratch::AttentionCached { s, .. } => ops::attention_cached::workspace(&self.threads, s),
             Scratch::Sum { n } => ops::reduce::sum_workspace(n),
         }
     }
@@ -194,6 +195,7 @@ impl Backend for CpuBackend {
         layernorm_backward(LayerNormBackward of x) => layernorm::layernorm_backward;
         attention(Attention of qkv) => attention::attention;
         attention_backward(AttentionBackward of qkv) => attention_backward::attention_backward;
+        attention_cached(AttentionCached of qkv) => attention_cached::attention_cached;
         embedding(Embedding of table) => embedding::embedding;
         embedding_backward(EmbeddingBackward of dy) => embedding::embedding_backward;
         cross_entropy_max(CrossEntropyMax of logits) => cross_entropy::max;

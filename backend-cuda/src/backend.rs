@@ -111,6 +111,7 @@ impl Backend for CudaBackend {
             Scratch::LayerNormBackward { t, h } => layernorm::workspace(t, h),
             Scratch::BiasBackward { t, n } => bias::workspace(t, n),
             Scratch::AttentionBackward { b, s, a, .. } => attention::workspace(b, s, a),
+            Scratch::AttentionCached { .. } => 0,
             Scratch::EmbeddingBackward { t, .. } => embedding::workspace(t),
             Scratch::Sum { n } => sum::workspace(n),
         }
@@ -185,6 +186,7 @@ impl Backend for CudaBackend {
         layernorm_backward(LayerNormBackward) => do_layernorm_backward;
         attention(Attention) => do_attention;
         attention_backward(AttentionBackward) => do_attention_backward;
+        attention_cached(AttentionCached) => do_attention_cached;
         embedding(Embedding) => do_embedding;
         embedding_backward(EmbeddingBackward) => do_embedding_backward;
         cross_entropy_max(CrossEntropyMax) => do_cross_entropy_max;

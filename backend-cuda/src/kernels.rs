@@ -15,7 +15,7 @@ pub(crate) const HEADERS: &[(&str, &str)] =
 
 /// One file an operation, or a family of them.
 const SOURCES: &[(&str, &str)] = texts!(
-    "adamw.cu" "attention.cu" "bias.cu" "cast.cu" "cross_entropy.cu" "dropout.cu" "elementwise.cu" "embedding.cu" "flash.cu" "gelu.cu" "layernorm.cu" "loss.cu"
+    "adamw.cu" "attention.cu" "attention_cached.cu" "bias.cu" "cast.cu" "cross_entropy.cu" "dropout.cu" "elementwise.cu" "embedding.cu" "flash.cu" "gelu.cu" "layernorm.cu" "loss.cu"
     "matmul.cu" "squares.cu" "sum.cu"
 );
 
@@ -69,6 +69,7 @@ impl Variant {
         for dtype in FLOATS {
             let of_one = [
                 "attention.cu",
+                "attention_cached.cu",
                 "bias.cu",
                 "dropout.cu",
                 "elementwise.cu",

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backend::ops::{
-    AdamW, Add, Attention, AttentionBackward, AttentionDims, BiasAdd, BiasBackward, BiasDropoutResidual,
-    BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums,
-    Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul,
-    MatmulBias, MatmulBiasGelu, Scratch, Sum, check_copy, check_float, check_reduce,
+    AdamW, Add, Attention, AttentionBackward, AttentionCached, AttentionDims, BiasAdd, BiasBackward,
+    BiasDropoutResidual, BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss,
+    CrossEntropyMax, CrossEntropySums, Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm,
+    LayerNormBackward, Matmul, MatmulBias, MatmulBiasGelu, Scratch, Sum, check_copy, check_float,
+    check_reduce,
 };
 use backend::{
     Backend, Buffer, Class, DType, Error, Info, Meter, ReduceOp, Result, Shape, Support, Tensor, Usage, View,
@@ -399,6 +400,7 @@ impl Backend for SimBackend {
         gelu_backward(args: GeluBackward) => 3 * args.x.bytes();
         layernorm(args: LayerNorm) => 2 * args.x.bytes();
         layernorm_backward(args: LayerNormBackward) => (3 + usize::from(args.accumulate)) * args.x.bytes();
+        attention_cached(args: AttentionCached) => args.qkv.bytes() + args.cache.bytes();
         embedding(args: Embedding) => 2 * args.y.bytes();
         embedding_backward(args: EmbeddingBackward) => args.dy.bytes() + 8 * args.dy.len();
         cross_entropy_max(args: CrossEntropyMax) => args.logits.bytes();

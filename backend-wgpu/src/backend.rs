@@ -212,6 +212,7 @@ impl Backend for WgpuBackend {
             Scratch::LayerNormBackward { t, h } => layernorm::workspace(t, h),
             Scratch::BiasBackward { t, n } => bias::workspace(t, n),
             Scratch::AttentionBackward { b, s, a, .. } => attention::workspace(b, s, a),
+            Scratch::AttentionCached { .. } => 0,
             Scratch::EmbeddingBackward { t, v, .. } => embedding::workspace(t, v),
             Scratch::Sum { n } => sum::workspace(n),
         }
@@ -324,6 +325,10 @@ impl Backend for WgpuBackend {
 
     fn attention_backward(&self, args: ops::AttentionBackward<'_, WgpuBuffer>) -> Result<()> {
         self.do_attention_backward(args)
+    }
+
+    fn attention_cached(&self, args: ops::AttentionCached<'_, WgpuBuffer>) -> Result<()> {
+        self.do_attention_cached(args)
     }
 
     fn embedding(&self, args: ops::Embedding<'_, WgpuBuffer>) -> Result<()> {

@@ -112,6 +112,8 @@ kernels! {
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,
         threshold: u32, keep_scale: f32, heads: u32, first_head: u32, block_at: u32, head_at: u32,
     }
+    CacheAppend "attention/cache_append.wgsl" ["WIDE"] [] { rows: u32, n: u32, s: u32, a: u32, d: u32, }
+    AttentionCached "attention/cached.wgsl" ["WIDE"] ["SLICES" = &[1, 2]] { n: u32, s: u32, a: u32, d: u32, scale: f32, }
     AttentionQuery "attention/backward_query.wgsl" ["WIDE" "DROPOUT"] ["SLICES" = &[1, 2, 5]] {
         s: u32, a: u32, d: u32, scale: f32,
         seed_low: u32, seed_high: u32, stream_low: u32, stream_high: u32, first_low: u32, first_high: u32,

@@ -11,6 +11,8 @@ pub(crate) static FILES: &[(&str, &str)] = files![
     "adamw/adamw.wgsl",
     "attention/backward_key.wgsl",
     "attention/backward_query.wgsl",
+    "attention/cache_append.wgsl",
+    "attention/cached.wgsl",
     "attention/common.wgsl",
     "attention/fields.wgsl",
     "attention/forward.wgsl",

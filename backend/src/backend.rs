@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
-    BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout,
-    Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias,
-    MatmulBiasGelu, Scratch, Sum,
+    AdamW, Add, Attention, AttentionBackward, AttentionCached, BiasAdd, BiasBackward, BiasDropoutResidual,
+    BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums,
+    Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul,
+    MatmulBias, MatmulBiasGelu, Scratch, Sum,
 };
 use crate::{Buffer, Class, DType, ReduceOp, Result, Shape, Tensor, Usage, View};
 
@@ -210,6 +210,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As [`AttentionBackward::check`].
     fn attention_backward(&self, args: AttentionBackward<'_, Self::Buffer>) -> Result<()>;
+
+    /// See [`AttentionCached`].
+    ///
+    /// # Errors
+    /// As [`AttentionCached::check`].
+    fn attention_cached(&self, args: AttentionCached<'_, Self::Buffer>) -> Result<()>;
 
     /// See [`Embedding`].
     ///

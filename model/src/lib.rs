@@ -6,12 +6,14 @@
 //! * [`store`]: a rank's parameters and gradients in one flat buffer each, and their initial values.
 //! * [`recompute`]: what the backward computes again.
 //! * [`layers`]: forward and backward of each layer; [`stage`]: a pipeline stage's layers in a row.
+//! * [`decoder`]: the same layers for inference, over a cache of keys and values.
 //!
 //! The forward of a layer keeps what its backward needs in an activation set that the caller owns; there are as many sets as microbatches in flight.
 //! Nothing is allocated between [`Stage::new`](stage::Stage::new) and the end of the run.
 
 mod accumulation;
 pub mod config;
+pub mod decoder;
 pub mod layers;
 pub mod parameter;
 pub mod presets;
@@ -23,6 +25,7 @@ pub mod tensor_group;
 
 pub use accumulation::Half;
 pub use config::{ConfigError, GptConfig};
+pub use decoder::{Decoder, DecoderOptions, Place, Score};
 pub use parameter::{Parameter, Slice};
 pub use recompute::Recompute;
 pub use shard::Shard;

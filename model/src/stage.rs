@@ -36,7 +36,7 @@ impl StageOptions {
             partial: DType::F32,
             recompute: Recompute::None,
             recompute_outputs: false,
-            store: StoreOptions { dtype: DType::F32, parts: 1, tree: None },
+            store: StoreOptions { dtype: DType::F32, parts: 1, tree: None, gradients: true },
         }
     }
 
@@ -244,6 +244,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             dims: self.dims,
             dropout_seed: microbatch.dropout_seed,
             first_sample: microbatch.first_sample,
+            cached: None,
         }
     }
 

@@ -51,6 +51,8 @@ pub struct StoreOptions {
     pub parts: usize,
     /// Microbatches whose gradients are summed as a tree (a power of two); `None` adds them up one after the other.
     pub tree: Option<usize>,
+    /// Whether there is memory for gradients: what does not train has none.
+    pub gradients: bool,
 }
 
 /// A rank's parameters and their gradients.
@@ -130,7 +132,7 @@ impl<B: Backend> ParameterStore<B> {
             uses,
             dtype: options.dtype,
             values: flat(Class::Parameters, options.dtype, len)?,
-            gradients: flat(Class::Gradients, DType::F32, gradients_len)?,
+            gradients: flat(Class::Gradients, DType::F32, if options.gradients { gradients_len } else { 0 })?,
             tree: options.tree.map(|m| Accumulation::new(backend, m, gradients_len, ranges)).transpose()?,
         };
         backend.fill(store.values.view(), 0.0)?;

@@ -14,6 +14,7 @@ fn all() -> Vec<String> {
         ids(adamw::cases()),
         ids(attention::cases()),
         ids(attention::backward_cases()),
+        ids(attention_cached::cases()),
         ids(bias::cases()),
         ids(bias::backward_cases()),
         ids(bias_dropout_residual::cases()),

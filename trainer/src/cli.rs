@@ -38,6 +38,12 @@ pub enum Command {
     Presets(PresetsArgs),
     /// List the devices that a run could use
     Devices,
+    /// Continue prompts with a trained model
+    Generate(Box<crate::inference::generate::GenerateArgs>),
+    /// Serve a trained model: OpenAI's /v1/completions
+    Serve(Box<crate::inference::serve::ServeArgs>),
+    /// Log-likelihoods of continuations, a request a line
+    Score(crate::inference::score::ScoreArgs),
     /// Look at checkpoints, and exchange them with other programs
     Checkpoint(crate::exchange::CheckpointArgs),
     /// Test a backend: every operation against an fp64 reference, and the collectives

@@ -29,6 +29,7 @@ pub mod engine;
 pub mod error;
 pub mod exchange;
 pub mod generate;
+pub mod inference;
 pub mod launch;
 pub mod layout;
 pub mod ledger;

@@ -3,6 +3,7 @@
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod attention_backward;
+pub(crate) mod attention_cached;
 pub(crate) mod bias;
 pub(crate) mod bias_dropout_residual;
 pub(crate) mod cross_entropy;

@@ -4,6 +4,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod attention_cached;
 pub(crate) mod bias;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;

@@ -3,6 +3,7 @@
 
 mod adamw;
 pub(crate) mod attention;
+pub(crate) mod attention_cached;
 pub(crate) mod bias;
 mod cross_entropy;
 mod dropout;

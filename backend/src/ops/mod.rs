@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod attention_cached;
 mod bias;
 mod bias_dropout_residual;
 mod cross_entropy;
@@ -18,6 +19,7 @@ mod reduce;
 
 pub use adamw::AdamW;
 pub use attention::{Attention, AttentionBackward, AttentionDims, AttentionDropout};
+pub use attention_cached::{AttentionCached, AttentionCachedDims};
 pub use bias::{BiasAdd, BiasBackward};
 pub use bias_dropout_residual::BiasDropoutResidual;
 pub use cross_entropy::{CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums};
@@ -43,6 +45,8 @@ pub enum Scratch {
     Attention { b: usize, s: usize, a: usize, d: usize },
     /// [`AttentionBackward`].
     AttentionBackward { b: usize, s: usize, a: usize, d: usize },
+    /// [`AttentionCached`].
+    AttentionCached { t: usize, a: usize, s: usize, d: usize },
     /// [`EmbeddingBackward`].
     EmbeddingBackward { t: usize, v: usize, h: usize },
     /// [`Sum`].

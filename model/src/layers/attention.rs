@@ -1,9 +1,9 @@
 //! Causal self-attention, cut by heads.
 
-use backend::ops::{Attention, AttentionBackward};
+use backend::ops::{Attention, AttentionBackward, AttentionCached};
 use backend::{Backend, Class, DType, Result, View};
 
-use super::{Chunked, ColumnParallel, Context, Dims, RowParallel};
+use super::{Cached, Chunked, ColumnParallel, Context, Dims, RowParallel};
 use crate::{ParameterStore, Recompute};
 
 /// `out(attention(qkv(x)))`: the projection to queries, keys and values is column-parallel by heads, the one back row-parallel.
@@ -109,6 +109,9 @@ impl SelfAttention {
 
     /// `softmax(q k^T / sqrt(d)) v`, head by head.
     fn core<B: Backend>(&self, cx: &Context<'_, B>, kept: &AttentionActivations<B>) -> Result<()> {
+        if let Some(cached) = &cx.cached {
+            return self.core_cached(cx, cached, kept);
+        }
         let core = kept.core(cx);
         for chunk in 0..kept.qkv.len() {
             cx.backend.attention(Attention {
@@ -117,6 +120,28 @@ impl SelfAttention {
                 lse: core.lse.at(chunk),
                 scale: scale(&cx.dims),
                 dropout: cx.attention_mask(self.layer, chunk),
+                workspace: cx.workspace(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same over a cache, to which the tokens are added.
+    fn core_cached<B: Backend>(
+        &self,
+        cx: &Context<'_, B>,
+        cached: &Cached<'_, B>,
+        kept: &AttentionActivations<B>,
+    ) -> Result<()> {
+        let core = kept.core(cx);
+        let (t, a, d) = (cx.dims.tokens(), cx.dims.heads, cx.dims.head_dim);
+        for chunk in 0..kept.qkv.len() {
+            cx.backend.attention_cached(AttentionCached {
+                qkv: kept.qkv.at(chunk).reshape([t, a, 3, d])?,
+                places: cached.places,
+                cache: cached.cache.at(self.layer, chunk),
+                out: core.attended.at(chunk).reshape([t, a, d])?,
+                scale: scale(&cx.dims),
                 workspace: cx.workspace(),
             })?;
         }

@@ -32,6 +32,11 @@ impl<B: Backend> Chunked<B> {
         (0..self.chunks).map(|i| self.at(i))
     }
 
+    /// All chunks behind each other, flat.
+    pub fn whole(&self) -> View<'_, B::Buffer> {
+        self.all.view()
+    }
+
     /// Number of chunks.
     pub fn len(&self) -> usize {
         self.chunks

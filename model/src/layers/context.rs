@@ -4,7 +4,7 @@ use backend::ops::{AttentionDropout, DropoutMask};
 use backend::philox::Stream;
 use backend::{Backend, Buffer, Result, View};
 
-use super::{Dims, Scratch};
+use super::{Cached, Dims, Scratch};
 use crate::{GptConfig, ParameterStore, Shard, TensorGroup};
 
 /// Where in the model a dropout stands. Each has a Philox stream of its own.
@@ -52,6 +52,8 @@ pub struct Context<'a, B: Backend> {
     pub dropout_seed: Option<u64>,
     /// Global index of the microbatch's first sample.
     pub first_sample: u64,
+    /// What the tokens are added to; `None` where sequences are whole.
+    pub cached: Option<Cached<'a, B>>,
 }
 
 impl<'a, B: Backend> Context<'a, B> {

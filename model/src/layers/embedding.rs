@@ -62,8 +62,7 @@ impl TokenEmbedding {
             }
         }
         if cx.shard.tensor_rank == 0 {
-            let bias = flat(&cx.dims, cx.parameters.value(self.position))?;
-            cx.backend.bias_add(BiasAdd { x: by_sequence(&cx.dims, y)?, bias })?;
+            self.add_positions(cx, y)?;
         }
         match shared_out {
             true => cx.tensor.sum_scatter(y, x)?,
@@ -72,6 +71,21 @@ impl TokenEmbedding {
         match cx.mask(DropoutSite::Embedding) {
             None => Ok(()),
             Some(mask) => cx.backend.dropout(Dropout { x, y: x, mask }),
+        }
+    }
+
+    /// `y += position`: of whole sequences, or of tokens wherever they stand.
+    fn add_positions<B: Backend>(&self, cx: &Context<'_, B>, y: View<'_, B::Buffer>) -> Result<()> {
+        let table = cx.parameters.value(self.position);
+        match &cx.cached {
+            None => {
+                cx.backend.bias_add(BiasAdd { x: by_sequence(&cx.dims, y)?, bias: flat(&cx.dims, table)? })
+            }
+            Some(cached) => {
+                let (tokens, room) = (cached.positions, cx.scratch.branch.view());
+                cx.backend.embedding(Embedding { tokens, table, first_row: 0, y: room })?;
+                cx.backend.add(Add { x: room, y, alpha: 1.0 })
+            }
         }
     }
 

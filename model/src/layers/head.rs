@@ -54,6 +54,15 @@ impl<B: Backend> HeadActivations<B> {
         })
     }
 
+    /// `[t]` each, behind [`Head::losses`]: the largest logit of each row, and its target's.
+    ///
+    /// # Errors
+    /// None: both are windows of what is there.
+    pub fn largest_and_target(&self) -> Result<[View<'_, B::Buffer>; 2]> {
+        let [_, target] = self.sums(0)?;
+        Ok([self.max.at(0), target])
+    }
+
     /// `[t]` each: a chunk's sums of exponentials, its target logits.
     fn sums(&self, chunk: usize) -> Result<[View<'_, B::Buffer>; 2]> {
         let [sum_exp, target] =
@@ -114,8 +123,17 @@ impl Head {
         total: View<'_, B::Buffer>,
     ) -> Result<()> {
         self.logits(cx, x, kept)?;
-        let (targets, loss) = (kept.targets.view(), kept.loss.view());
+        self.losses(cx, kept)?;
+        let x = kept.loss.view();
+        cx.backend.sum(Sum { x, out: total, alpha: weight, beta: 0.0, workspace: cx.workspace() })
+    }
 
+    /// `loss[t]` from the logits: `ln sum_v exp(logits[t, v]) - logits[t, target]`, over the whole vocabulary.
+    ///
+    /// # Errors
+    /// Those of the backend and the group.
+    pub fn losses<B: Backend>(&self, cx: &Context<'_, B>, kept: &HeadActivations<B>) -> Result<()> {
+        let (targets, loss) = (kept.targets.view(), kept.loss.view());
         for (logits, max) in kept.logits.iter().zip(kept.max.iter()) {
             cx.backend.cross_entropy_max(CrossEntropyMax { logits, max })?;
         }
@@ -136,8 +154,7 @@ impl Head {
         self.combine(cx, ReduceOp::Sum, &kept.sums)?;
         cx.tensor.sum(kept.sums.at(0))?;
         let [sum_exp, target] = kept.sums(0)?;
-        cx.backend.cross_entropy_loss(CrossEntropyLoss { sum_exp, target, loss })?;
-        cx.backend.sum(Sum { x: loss, out: total, alpha: weight, beta: 0.0, workspace: cx.workspace() })
+        cx.backend.cross_entropy_loss(CrossEntropyLoss { sum_exp, target, loss })
     }
 
     /// This rank's chunks into the first of them.

@@ -9,6 +9,7 @@
 
 mod attention;
 mod block;
+mod cache;
 mod chunked;
 mod context;
 mod dims;
@@ -22,6 +23,7 @@ mod scratch;
 
 pub use attention::{AttentionActivations, AttentionCore, SelfAttention};
 pub use block::{Block, BlockActivations, BlockGradients};
+pub use cache::{Cached, KvCache};
 pub use chunked::Chunked;
 pub use context::{Context, DropoutSite};
 pub use dims::Dims;

@@ -42,36 +42,55 @@ impl<B: Backend> Scratch<B> {
     /// # Errors
     /// Those of the backend.
     pub fn new(backend: &B, dims: &Dims, recompute: Recompute, needs: &[Need]) -> Result<Self> {
+        Self::with_backward(backend, dims, recompute, needs, *dims)
+    }
+
+    /// Memory for forwards alone.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn of_forward(backend: &B, dims: &Dims, needs: &[Need]) -> Result<Self> {
+        Self::with_backward(backend, dims, Recompute::None, needs, Dims { batch: 0, ..*dims })
+    }
+
+    /// With memory for backwards of the extents `back`.
+    fn with_backward(
+        backend: &B,
+        dims: &Dims,
+        recompute: Recompute,
+        needs: &[Need],
+        back: Dims,
+    ) -> Result<Self> {
         let Dims { batch: b, seq: s, hidden: h, heads: a, head_dim: d, ffn: f, vocab: v, dtype, .. } = *dims;
         let (t, own) = (dims.tokens(), dims.own_tokens());
         let rows = own / dims.token_chunks;
-        let own_needs = [
+        let forward_needs = [Need::Attention { b, s, a, d }, Need::Sum { n: t }];
+        let backward_needs = [
             Need::LayerNormBackward { t: rows, h },
             Need::BiasBackward { t, n: f },
             Need::BiasBackward { t, n: 3 * a * d },
             Need::BiasBackward { t: rows, n: h },
             Need::BiasBackward { t: b, n: s * h },
-            Need::Attention { b, s, a, d },
             Need::AttentionBackward { b, s, a, d },
             Need::EmbeddingBackward { t, v, h },
-            Need::Sum { n: t },
         ];
-        let needs = own_needs.iter().chain(needs);
+        let backward_needs = if back.batch > 0 { &backward_needs[..] } else { &[] };
+        let needs = forward_needs.iter().chain(backward_needs).chain(needs);
         let workspace = needs.map(|need| backend.workspace(*need)).max().unwrap_or(0).max(1);
         let tensor = |dtype, extents: &[usize]| backend.alloc(Class::Workspace, dtype, Shape::new(extents));
         let total = dims.partial != dtype && dims.token_parts > 1;
         Ok(Self {
             branch: tensor(dtype, &[own, h])?,
-            d_norm: tensor(dtype, &[own, h])?,
+            d_norm: tensor(dtype, &[back.own_tokens(), h])?,
             output: tensor(dtype, &[own, h])?,
             whole: tensor(dtype, &[t, h])?,
             partial: Chunked::new(backend, Class::Workspace, dims.partial, dims.chunks, &[t, h])?,
             total: total.then(|| tensor(dims.partial, &[own, h])).transpose()?,
             workspace: tensor(DType::F32, &[workspace])?,
             lookup: (dims.chunks > 1).then(|| tensor(dtype, &[t, h])).transpose()?,
-            d_attended: Chunked::new(backend, Class::Workspace, dtype, dims.chunks, &[t, a * d])?,
-            block: BlockGradients::new(backend, dims, Class::Workspace)?,
-            head: HeadGradients::new(backend, dims, Class::Workspace)?,
+            d_attended: Chunked::new(backend, Class::Workspace, dtype, dims.chunks, &[back.tokens(), a * d])?,
+            block: BlockGradients::new(backend, &back, Class::Workspace)?,
+            head: HeadGradients::new(backend, &back, Class::Workspace)?,
             core: (recompute == Recompute::Selective)
                 .then(|| AttentionCore::new(backend, dims, Class::Workspace))
                 .transpose()?,

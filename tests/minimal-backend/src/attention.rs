@@ -1,10 +1,12 @@
 //! Causal attention with the whole row of probabilities at hand.
 
 use backend::Result;
-use backend::ops::{Attention, AttentionBackward, AttentionDims, AttentionDropout};
+use backend::ops::{
+    Attention, AttentionBackward, AttentionCached, AttentionCachedDims, AttentionDims, AttentionDropout,
+};
 use backend::philox::drop_below;
 
-use crate::memory::{Bytes, numbers, set_numbers};
+use crate::memory::{Bytes, numbers, set_numbers, tokens};
 
 /// Where rows of `[b, s, a, 3, d]` and `[b, s, a, d]` begin.
 struct Rows(AttentionDims);
@@ -89,4 +91,45 @@ pub fn backward(args: AttentionBackward<'_, Bytes>) -> Result<()> {
         }
     }
     set_numbers("attention_backward", args.dqkv, &dqkv)
+}
+
+/// See [`AttentionCached`].
+pub fn cached(args: AttentionCached<'_, Bytes>) -> Result<()> {
+    let AttentionCachedDims { t, a, d, n, s } = args.check()?;
+    let (qkv, mut cache, scale) = (numbers(args.qkv), numbers(args.cache), f64::from(args.scale));
+    let places = tokens(args.places);
+    let places = || places.chunks(4).enumerate().filter(|(_, place)| place[0] < n && place[1] < s);
+    let entry =
+        |slot: usize, head: usize, which: usize, k: usize| (((slot * a + head) * 2 + which) * s + k) * d;
+    let new = |row: usize, head: usize, which: usize| {
+        let start = ((row * a + head) * 3 + which) * d;
+        &qkv[start..start + d]
+    };
+    for (row, place) in places() {
+        for (head, which) in (0..a).flat_map(|head| [(head, 0), (head, 1)]) {
+            let start = entry(place[0], head, which, place[1]);
+            cache[start..start + d].copy_from_slice(new(row, head, 1 + which));
+        }
+    }
+    let mut out = vec![0.0; t * a * d];
+    for (row, place) in places() {
+        let slot = |k: usize| if place[2] < n && k < place[3] { place[2] } else { place[0] };
+        for head in 0..a {
+            let stored = |which: usize, k: usize| {
+                let start = entry(slot(k), head, which, k);
+                &cache[start..start + d]
+            };
+            let scores: Vec<f64> =
+                (0..=place[1]).map(|k| scale * dot(new(row, head, 0), stored(0, k))).collect();
+            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|score| (score - highest).exp()).sum();
+            let out = &mut out[(row * a + head) * d..][..d];
+            for (k, score) in scores.iter().enumerate() {
+                let weight = (score - highest).exp() / total;
+                out.iter_mut().zip(stored(1, k)).for_each(|(sum, value)| *sum += weight * value);
+            }
+        }
+    }
+    set_numbers("attention_cached", args.cache, &cache)?;
+    set_numbers("attention_cached", args.out, &out)
 }

@@ -9,7 +9,7 @@ mod memory;
 use std::sync::Arc;
 
 use backend::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BlockSquares, Cast,
+    AdamW, Add, Attention, AttentionBackward, AttentionCached, BiasAdd, BiasBackward, BlockSquares, Cast,
     CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout, Embedding,
     EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulDims, Scratch, Sum,
     check_copy, check_float, check_reduce,
@@ -237,6 +237,10 @@ impl Backend for Minimal {
 
     fn attention_backward(&self, args: AttentionBackward<'_, Bytes>) -> Result<()> {
         attention::backward(args)
+    }
+
+    fn attention_cached(&self, args: AttentionCached<'_, Bytes>) -> Result<()> {
+        attention::cached(args)
     }
 
     fn embedding(&self, args: Embedding<'_, Bytes>) -> Result<()> {

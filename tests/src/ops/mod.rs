@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod attention_cached;
 pub mod bias;
 pub mod bias_dropout_residual;
 pub mod cross_entropy;
@@ -51,7 +52,7 @@ pub(crate) fn edge_pairs() -> impl Iterator<Item = [usize; 2]> {
 macro_rules! operation_tests {
     ($backend:expr) => {
         $crate::operation_tests!(@each $backend,
-            adamw attention attention_backward bias_add bias_backward bias_dropout_residual bias_gelu cast cross_entropy
+            adamw attention attention_backward attention_cached bias_add bias_backward bias_dropout_residual bias_gelu cast cross_entropy
             cross_entropy_max cross_entropy_backward dropout elementwise embedding embedding_backward gelu gelu_backward
             layernorm layernorm_backward matmul matmul_bias matmul_bias_gelu reduce refusals special sum block_squares);
     };
@@ -88,6 +89,7 @@ pub mod checks {
         adamw = adamw::cases();
         attention = attention::cases();
         attention_backward = attention::backward_cases();
+        attention_cached = attention_cached::cases();
         bias_add = bias::cases();
         bias_backward = bias::backward_cases();
         bias_dropout_residual = bias_dropout_residual::cases();

@@ -83,7 +83,7 @@ pub fn forward<R: Real>(p: &Attention, qkv: &[R]) -> (Vec<R>, Vec<R>) {
 }
 
 /// How often the running maximum grows, from either end.
-fn records<R: Real>(scores: &[R]) -> usize {
+pub(super) fn records<R: Real>(scores: &[R]) -> usize {
     fn count(values: impl Iterator<Item = f64>) -> usize {
         let mut max = f64::NEG_INFINITY;
         let grows = |&value: &f64| {

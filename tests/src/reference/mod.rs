@@ -4,6 +4,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod attention_cached;
 pub mod bias;
 pub mod bias_dropout_residual;
 pub mod cross_entropy;

@@ -135,6 +135,7 @@ pub fn groups<S: Subject>() -> Vec<Group<S>> {
         layernorm_backward = ops::layernorm::backward_cases;
         attention = ops::attention::cases;
         attention_backward = ops::attention::backward_cases;
+        attention_cached = ops::attention_cached::cases;
         embedding = ops::embedding::cases;
         embedding_backward = ops::embedding::backward_cases;
         cross_entropy_max = ops::cross_entropy::max_cases;

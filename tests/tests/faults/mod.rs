@@ -117,6 +117,7 @@ impl Backend for Faulty {
         dropout: Dropout;
         layernorm: LayerNorm;
         layernorm_backward: LayerNormBackward;
+        attention_cached: AttentionCached;
         embedding: Embedding;
         embedding_backward: EmbeddingBackward;
         cross_entropy_max: CrossEntropyMax;

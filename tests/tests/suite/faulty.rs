@@ -221,6 +221,7 @@ impl Backend for Faulty {
         layernorm_backward: LayerNormBackward;
         attention: Attention;
         attention_backward: AttentionBackward;
+        attention_cached: AttentionCached;
         embedding: Embedding;
         cross_entropy_sums: CrossEntropySums;
         cross_entropy_loss: CrossEntropyLoss;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use backend::ops::{
-    AdamW, Add, Attention, AttentionBackward, BiasAdd, BiasBackward, BiasDropoutResidual, BiasGelu,
-    BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums, Dropout,
-    Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul, MatmulBias,
-    MatmulBiasGelu, Scratch, Sum,
+    AdamW, Add, Attention, AttentionBackward, AttentionCached, BiasAdd, BiasBackward, BiasDropoutResidual,
+    BiasGelu, BlockSquares, Cast, CrossEntropyBackward, CrossEntropyLoss, CrossEntropyMax, CrossEntropySums,
+    Dropout, Embedding, EmbeddingBackward, Gelu, GeluBackward, LayerNorm, LayerNormBackward, Matmul,
+    MatmulBias, MatmulBiasGelu, Scratch, Sum,
 };
 use backend::{Backend, Class, DType, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
@@ -132,7 +132,8 @@ impl<B: Backend> Backend for Timed<B> {
         add: Add, cast: Cast, matmul: Matmul, matmul_bias: MatmulBias, matmul_bias_gelu: MatmulBiasGelu, bias_add: BiasAdd,
         bias_gelu: BiasGelu, bias_backward: BiasBackward, bias_dropout_residual: BiasDropoutResidual, gelu: Gelu,
         gelu_backward: GeluBackward, dropout: Dropout, layernorm: LayerNorm, layernorm_backward: LayerNormBackward,
-        attention: Attention, attention_backward: AttentionBackward, embedding: Embedding,
+        attention: Attention, attention_backward: AttentionBackward,
+        attention_cached: AttentionCached, embedding: Embedding,
         embedding_backward: EmbeddingBackward, cross_entropy_max: CrossEntropyMax, cross_entropy_sums: CrossEntropySums,
         cross_entropy_loss: CrossEntropyLoss, cross_entropy_backward: CrossEntropyBackward, adamw: AdamW, sum: Sum,
         block_squares: BlockSquares,

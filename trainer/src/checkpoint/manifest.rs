@@ -95,7 +95,8 @@ impl Manifest {
         }
     }
 
-    fn hash(&self) -> String {
+    /// The hash that stands over it.
+    pub fn hash(&self) -> String {
         let compact = serde_json::to_vec(self).expect("a manifest has only JSON's types");
         blake3::hash(&compact).to_hex().to_string()
     }

@@ -98,6 +98,11 @@ impl Reader {
         &self.dir
     }
 
+    /// The hash of its manifest, which has the hashes of all of it.
+    pub fn hash(&self) -> String {
+        self.manifest.hash()
+    }
+
     /// Optimizer steps done.
     pub fn step(&self) -> u64 {
         self.manifest.step

@@ -90,6 +90,7 @@ impl RankConfig {
                 dtype,
                 parts: if sharded_optimizer { self.layout.dp() } else { 1 },
                 tree: invariant.then_some(microbatches),
+                gradients: true,
             },
         }
     }

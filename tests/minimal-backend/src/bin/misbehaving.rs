@@ -59,6 +59,7 @@ impl Backend for Misbehaving {
         layernorm_backward: LayerNormBackward;
         attention: Attention;
         attention_backward: AttentionBackward;
+        attention_cached: AttentionCached;
         embedding: Embedding;
         embedding_backward: EmbeddingBackward;
         cross_entropy_max: CrossEntropyMax;
