@@ -21,9 +21,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let slot = load_places(4u * row);
             let position = load_places(4u * row + 1u);
             if (slot < p.n && position < p.s) {
-                let from = ((row * p.a + head) * 3u + 1u + which) * p.d + i;
+                let source = ((row * p.a + head) * 3u + 1u + which) * p.d + i;
                 let to = (((slot * p.a + head) * 2u + which) * p.s + position) * p.d + i;
-                store4_cache(to, p.d - i, load4_qkv(from, p.d - i));
+                store4_cache(to, p.d - i, load4_qkv(source, p.d - i));
             }
         }
     }

@@ -49,10 +49,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let key = first + lane;
         var score = -1.0e30;
         if (key < end) {
-            let from = entry(at, head, 0u, key);
+            let source = entry(at, head, 0u, key);
             var products = vec4<f32>(0.0);
             for (var c = 0u; 4u * c < p.d; c++) {
-                products += query[c] * load4_cache(from + 4u * c, p.d - 4u * c);
+                products += query[c] * load4_cache(source + 4u * c, p.d - 4u * c);
             }
             score = (products.x + products.y) + (products.z + products.w);
         }
