@@ -4,8 +4,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{digest, shared};
+use common::{made_up, shared};
 use eval::documents::{self, Set};
+use eval::journal::digest;
+use eval::metrics::measure;
 use eval::python::random::Random;
 use eval::scorer::Request;
 use eval::shots::Sampler;
@@ -16,6 +18,7 @@ use serde::Deserialize;
 struct Fixture {
     draws: Draws,
     cases: Vec<Case>,
+    measured: Vec<Measured>,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +37,14 @@ struct Case {
     limit: Option<usize>,
     requests: usize,
     blake3: String,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    task: String,
+    file: String,
+    /// Value and standard error.
+    metrics: BTreeMap<String, (f64, f64)>,
 }
 
 fn fixture() -> Fixture {
@@ -86,4 +97,26 @@ fn the_requests_are_the_harness_s() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Made-up answers to the requests of the full sets: metrics and standard errors as the harness computes them.
+#[test]
+fn the_metrics_are_the_harness_s() {
+    let Some(folder) = shared() else { return };
+    let all = fixture().measured;
+    assert_eq!(all.len(), 10);
+    for Measured { task, file, metrics } in all {
+        let task = by_names(&task).unwrap()[0];
+        let set = documents::read(task, &folder.join(file)).unwrap();
+        let answers: Vec<_> =
+            requests(task, &set, &set, 0, usize::MAX).iter().map(made_up).collect();
+        let ours = measure(task, &set.documents, &answers, 2000);
+        assert_eq!(ours.len(), metrics.len(), "{}", task.name);
+        for metric in ours {
+            let (value, stderr) = metrics[&metric.name];
+            for (ours, theirs) in [(metric.value.unwrap(), value), (metric.stderr.unwrap(), stderr)] {
+                assert!((ours - theirs).abs() <= 1e-11 * theirs, "{} {}: {ours} {theirs}", task.name, metric.name);
+            }
+        }
+    }
 }
