@@ -1,5 +1,7 @@
 //! Requests, draws and metrics against lm-evaluation-harness's own: `fixtures/harness.py` wrote what is compared.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -108,14 +110,18 @@ fn the_metrics_are_the_harness_s() {
     for Measured { task, file, metrics } in all {
         let task = by_names(&task).unwrap()[0];
         let set = documents::read(task, &folder.join(file)).unwrap();
-        let answers: Vec<_> =
-            requests(task, &set, &set, 0, usize::MAX).iter().map(made_up).collect();
+        let answers: Vec<_> = requests(task, &set, &set, 0, usize::MAX).iter().map(made_up).collect();
         let ours = measure(task, &set.documents, &answers, 2000);
         assert_eq!(ours.len(), metrics.len(), "{}", task.name);
         for metric in ours {
             let (value, stderr) = metrics[&metric.name];
             for (ours, theirs) in [(metric.value.unwrap(), value), (metric.stderr.unwrap(), stderr)] {
-                assert!((ours - theirs).abs() <= 1e-11 * theirs, "{} {}: {ours} {theirs}", task.name, metric.name);
+                assert!(
+                    (ours - theirs).abs() <= 1e-11 * theirs,
+                    "{} {}: {ours} {theirs}",
+                    task.name,
+                    metric.name
+                );
             }
         }
     }
