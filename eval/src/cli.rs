@@ -1,4 +1,6 @@
-//! `mtnlg eval`: its arguments, and the run over whatever opens a checkpoint.
+//! `mtnlg eval`: its arguments, and the run over whatever scores.
+//!
+//! First all is read and checked ([`EvalArgs::prepare`]), then a checkpoint is opened, which is the caller's affair, then it is asked ([`Prepared::run`]).
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +17,9 @@ use crate::shots::{SEED, Shots};
 use crate::tasks::by_names;
 use crate::{Error, Result};
 
-/// `mtnlg eval`, without what says where the model runs.
+/// `mtnlg eval`, without what says which model, and where it runs.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// A run, or one of its checkpoints
-    #[arg(long, value_name = "CHECKPOINT", required_unless_present = "formats")]
-    pub checkpoint: Option<PathBuf>,
     /// Tasks, separated by commas: all, mtnlg (its own variants), or names as --formats lists them
     #[arg(long, value_name = "TASKS", default_value = "all")]
     pub tasks: String,
@@ -28,7 +27,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
     pub shots: Vec<Shots>,
     /// Folder of the tasks' files, or the file of one: DIR, TASK=FILE or TASK.train=FILE; may be given many times
-    #[arg(long, value_name = "DIR", required_unless_present = "formats")]
+    #[arg(long, value_name = "DIR", required = true)]
     pub data: Vec<String>,
     /// Only the first documents of each task
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -52,7 +51,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = BOOTSTRAPS)]
     pub bootstraps: usize,
     /// Say what each task reads and asks, and do nothing
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     pub formats: bool,
 }
 
@@ -60,58 +59,55 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "give a whole number from 1".into())
 }
 
-/// A checkpoint that was opened.
+/// A run that can begin.
 #[derive(Debug)]
-pub struct Opened<S> {
-    /// What scores.
-    pub scorer: S,
-    /// What it is called.
-    pub subject: Subject,
-    /// Where journals go unless told.
-    pub journal: PathBuf,
+pub struct Prepared<'a> {
+    args: &'a EvalArgs,
+    /// What is to be run.
+    pub plan: Plan,
+    samples: Option<Samples>,
 }
 
 impl EvalArgs {
-    /// Finds and reads all files; nothing else is done before.
+    /// Finds and reads all files, and sees that the report can be written; nothing else is done before.
     ///
     /// # Errors
-    /// As [`Data::new`], [`by_names`] and [`Plan::new`].
-    pub fn plan(&self) -> Result<Plan> {
+    /// As [`Data::new`], [`by_names`] and [`Plan::new`]; places that cannot be written.
+    pub fn prepare(&self) -> Result<Prepared<'_>> {
         let tasks = by_names(&self.tasks)?;
-        Plan::new(&tasks, &self.shots, &Data::new(&self.data)?, self.limit, self.seed)
-    }
-
-    /// What the command prints: the formats, or a report that it also writes where it was told.
-    ///
-    /// # Errors
-    /// Those of [`plan`](Self::plan), of places that cannot be written (before any work), of `open`, of the scorer.
-    pub fn run<S: Scorer>(&self, open: impl FnOnce(&Path) -> Result<Opened<S>>) -> Result<String> {
-        let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| !self.formats) else {
-            return Ok(report::formats());
-        };
-        let plan = self.plan()?;
+        let plan = Plan::new(&tasks, &self.shots, &Data::new(&self.data)?, self.limit, self.seed)?;
         for file in [&self.json, &self.html].into_iter().flatten() {
             writable(file)?;
         }
-        let mut samples = self.log_samples.as_deref().map(Samples::create).transpose()?;
-        let mut opened = open(checkpoint)?;
+        let samples = self.log_samples.as_deref().map(Samples::create).transpose()?;
+        Ok(Prepared { args: self, plan, samples })
+    }
+}
+
+impl Prepared<'_> {
+    /// Asks the scorer, and gives the report, which is also written where the arguments say. Journals are in `journal` unless the arguments say otherwise.
+    ///
+    /// # Errors
+    /// The scorer's; files that cannot be written.
+    pub fn run<S: Scorer>(self, scorer: &mut S, subject: &Subject, journal: &Path) -> Result<Report> {
+        let Self { args, plan, mut samples } = self;
         let options = Options {
-            journal: Some(self.journal.as_deref().unwrap_or(&opened.journal)),
-            bootstraps: self.bootstraps,
+            journal: Some(args.journal.as_deref().unwrap_or(journal)),
+            bootstraps: args.bootstraps,
             samples: samples.as_mut(),
             progress: Progress::new(),
         };
-        let report = evaluate(&plan, &mut opened.scorer, &opened.subject, options)?;
+        let report = evaluate(&plan, scorer, subject, options)?;
         if let Some(samples) = samples {
             samples.finish()?;
         }
-        if let Some(file) = &self.json {
+        if let Some(file) = &args.json {
             write(file, &json(&report, file)?)?;
         }
-        if let Some(file) = &self.html {
+        if let Some(file) = &args.html {
             write(file, &report::html::page(&report))?;
         }
-        Ok(report::text::report(&report))
+        Ok(report)
     }
 }
 

@@ -20,7 +20,12 @@ pub enum Error {
     },
 
     /// Files of tasks that are not there, all of them.
-    #[error("eval: {} not there:\n{}\n`mtnlg eval --formats` says what each task reads; another file is given with --data TASK=FILE", count(files.len()), lines(files))]
+    #[error(
+        "eval: {} not there:\n{}\n`mtnlg eval --formats` says what each task reads; another file is given with \
+         --data TASK=FILE",
+        count(files.len()),
+        lines(files)
+    )]
     MissingFiles {
         /// Task, what the file is for, and the places looked at.
         files: Vec<(String, String)>,
@@ -49,7 +54,11 @@ pub enum Error {
     },
 
     /// Fewer training documents than examples are asked for.
-    #[error("eval: {task} with {shots} shots needs {needed} documents to choose from, {} has {found}; give a larger file or fewer --shots", path.display())]
+    #[error(
+        "eval: {task} with {shots} shots needs {needed} documents to choose from, {} has {found}; give a larger file \
+         or fewer --shots",
+        path.display()
+    )]
     TooFewExamples {
         /// The task.
         task: &'static str,
@@ -76,7 +85,8 @@ pub enum Error {
 
     /// An answer that is no number.
     #[error(
-        "eval: {task}: the log-likelihood of request {request} (document {document}) is not a number; are the checkpoint's weights finite? `mtnlg checkpoint verify` says"
+        "eval: {task}: the log-likelihood of request {request} (document {document}) is not a number; \
+         are the checkpoint's weights finite? `mtnlg checkpoint verify` says"
     )]
     NotANumber {
         /// The task.

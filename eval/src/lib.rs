@@ -1,8 +1,8 @@
 //! The nine evaluation tasks of Megatron-Turing NLG: documents, requests, metrics and reports.
 //!
-//! The crate knows neither backend nor model. A [`Scorer`](scorer::Scorer) answers [`Request`](scorer::Request)s with log-likelihoods; everything else is here:
-//! [`tasks`] turn a line of a file into a [`Document`](documents::Document), [`shots`] draws examples, [`run`] asks, [`journal`] remembers, [`metrics`]
-//! measures, [`report`] tells. [`cli::EvalArgs`] is the command.
+//! The crate knows neither backend nor model. A [`Scorer`](scorer::Scorer) answers [`Request`](scorer::Request)s with log-likelihoods; everything
+//! else is here: [`tasks`] turn a line of a file into a [`Document`](documents::Document), [`shots`] draws examples, [`run`] asks, [`journal`]
+//! remembers, [`metrics`] measures, [`report`] tells. [`cli::EvalArgs`] is the command.
 //!
 //! Prompts, order and metrics are lm-evaluation-harness's; a fixture that the harness itself made holds them, request for request.
 

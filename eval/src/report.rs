@@ -166,8 +166,9 @@ impl Report {
 #[must_use]
 pub fn formats() -> String {
     let mut page = String::from(
-        "A task reads JSON lines in --data DIR: NAME.jsonl, or as NAME_SPLIT.jsonl, and for shots NAME.train.jsonl. A folder's file is replaced by --data \
-         NAME=FILE or NAME.train=FILE.\nIn prompts | is where the context ends and the continuation begins. Groups: all (without mtnlg_…), mtnlg.\n",
+        "A task reads JSON lines in --data DIR: NAME.jsonl, or as NAME_SPLIT.jsonl, and for shots NAME.train.jsonl.\n\
+         --data NAME=FILE and --data NAME.train=FILE name a file of their own.\n\
+         In prompts | is where the context ends and the continuation begins. Groups: all (without mtnlg_…), mtnlg.\n",
     );
     for task in TASKS {
         let few = Shots::Few.of(task);

@@ -2,7 +2,8 @@
 
 /// One request: the log-likelihood of `continuation` after `context` (lm-evaluation-harness's convention).
 ///
-/// Blanks at the context's end belong to the continuation, a sequence that is too long loses its beginning, and an empty context is one end-of-text token.
+/// Blanks at the context's end belong to the continuation, a sequence that is too long loses its beginning, and an empty context is one end-of-text
+/// token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     /// What comes before.
@@ -27,8 +28,8 @@ pub trait Scorer {
     /// What can go wrong.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Answers in the order of `requests`; calls `done(index, answer)` for each as soon as it is known, so that results survive an interruption. Batches,
-    /// their order and shared prefixes are the scorer's affair.
+    /// Answers in the order of `requests`; calls `done(index, answer)` for each as soon as it is known, so that results survive an interruption.
+    /// Batches, their order and shared prefixes are the scorer's affair.
     ///
     /// # Errors
     /// As the scorer has them; what was `done` before stays valid.

@@ -1,7 +1,7 @@
 //! Examples before a question: which, in which order, and how many of them fit.
 //!
-//! The draw is the harness's default sampler: Python's generator, seeded once a task (1234 unless told), one draw a document in the documents' order. Where
-//! the harness excludes a document as its own example, one more is drawn and equal ones are left out.
+//! The draw is the harness's default sampler: Python's generator, seeded once a task (1234 unless told), one draw a document in the documents'
+//! order. Where the harness excludes a document as its own example, one more is drawn and equal ones are left out.
 
 use std::fmt;
 use std::str::FromStr;

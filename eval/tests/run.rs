@@ -8,25 +8,54 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser};
 use common::{MadeUp, made_up};
-use eval::cli::{EvalArgs, Opened};
+use eval::cli::EvalArgs;
 use eval::documents;
-use eval::report::{Report, Subject};
-use eval::scorer::Request;
+use eval::report::{self, Report, Subject};
+use eval::scorer::{Request, Scored, Scorer};
 use eval::shots::too_many;
 use eval::tasks::by_names;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The command as a program has it: what says which model may be left out where only the formats are asked for.
 #[derive(Parser)]
 struct Command {
+    #[command(flatten)]
+    model: Option<Model>,
     #[command(flatten)]
     eval: EvalArgs,
 }
 
+#[derive(Args)]
+struct Model {
+    #[arg(long)]
+    checkpoint: String,
+    #[arg(long, default_value = "auto")]
+    backend: String,
+}
+
+fn command(arguments: &[&str]) -> Result<Command, clap::Error> {
+    Command::try_parse_from([&["eval"], arguments].concat())
+}
+
 fn arguments(arguments: &[&str]) -> EvalArgs {
-    Command::try_parse_from([&["eval"], arguments].concat()).unwrap().eval
+    command(arguments).unwrap().eval
+}
+
+fn subject() -> Subject {
+    Subject {
+        model: "made up".into(),
+        checkpoint: "runs/<none>".into(),
+        backend: "nothing".into(),
+        key: "0123".into(),
+    }
+}
+
+/// Runs it, and gives the report's text.
+fn run<S: Scorer>(args: &EvalArgs, mut scorer: S, journal: &Path) -> eval::Result<String> {
+    args.prepare()?.run(&mut scorer, &subject(), journal).map(|report| report::text::report(&report))
 }
 
 /// A folder with two small tasks, one of them with examples.
@@ -42,17 +71,6 @@ fn data() -> TempDir {
         |i: usize| json!({"text": format!("Number {i} is the last of all {}", "words".repeat(1 + i % 3))});
     fs::write(folder.path().join("lambada_openai_test.jsonl"), lines(9, &lambada)).unwrap();
     folder
-}
-
-fn open(scorer: MadeUp, journal: &Path) -> impl FnOnce(&Path) -> eval::Result<Opened<MadeUp>> {
-    let subject = Subject {
-        model: "made up".into(),
-        checkpoint: "runs/<none>".into(),
-        backend: "nothing".into(),
-        key: "0123".into(),
-    };
-    let journal = journal.to_path_buf();
-    move |_| Ok(Opened { scorer, subject, journal })
 }
 
 fn path(folder: &TempDir, name: &str) -> (PathBuf, String) {
@@ -72,7 +90,7 @@ fn a_run_and_its_files() {
     let more = ["--html", &html_text, "--log-samples", &samples_text, "--limit", "10"];
     let tasks = ["--tasks", "wic", "--shots", "0,1,few,1"];
     let args = arguments(&[&common[..], &more[..], &tasks[..]].concat());
-    let text = args.run(open(MadeUp::new(), out.path())).unwrap();
+    let text = run(&args, MadeUp::new(), out.path()).unwrap();
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let settings: Vec<usize> = report.results.iter().map(|result| result.shots).collect();
     assert_eq!(settings, [0, 1, 32]);
@@ -150,20 +168,20 @@ fn an_interrupted_run_goes_on() {
     let journal = out.path().join("journal");
     let mut scorer = MadeUp::new();
     scorer.fails_after = Some(5);
-    let error = args.run(open(scorer, &journal)).unwrap_err();
+    let error = run(&args, scorer, &journal).unwrap_err();
     assert_eq!(error.to_string(), "the model is gone");
     assert!(!error.is_user() && !json.exists(), "a run without its end writes no report");
     // The next run asks for the other four words and all of the second task, whose journal has a first line of its own.
     let before = journal_lines(&journal);
-    args.run(open(MadeUp::new(), &journal)).unwrap();
+    run(&args, MadeUp::new(), &journal).unwrap();
     assert_eq!(journal_lines(&journal) - before, 4 + 24 + 1);
     let resumed: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     // Now all is known: a scorer that can do nothing is enough.
     let mut dead = MadeUp::new();
     dead.fails_after = Some(0);
-    args.run(open(dead, &journal)).unwrap();
+    run(&args, dead, &journal).unwrap();
     let again: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
-    args.run(open(MadeUp::new(), &out.path().join("another"))).unwrap();
+    run(&args, MadeUp::new(), &out.path().join("another")).unwrap();
     let whole: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     for report in [&resumed, &again] {
         for (one, other) in report.results.iter().zip(&whole.results) {
@@ -182,10 +200,9 @@ fn journal_lines(folder: &Path) -> usize {
 fn nothing_begins_without_all_files() {
     let data = data();
     let data_text = data.path().display().to_string();
-    let closed = |_: &Path| -> eval::Result<Opened<MadeUp>> { panic!("no checkpoint is opened") };
     let refused = |more: &[&str]| {
         let args = arguments(&[&["--checkpoint", "c", "--data", &data_text], more].concat());
-        let error = args.run(closed).unwrap_err();
+        let error = args.prepare().unwrap_err();
         assert!(error.is_user(), "{error}");
         error.to_string()
     };
@@ -212,28 +229,21 @@ fn nothing_begins_without_all_files() {
     fs::write(data.path().join("boolq.jsonl"), "{\"passage\": 1}\n").unwrap();
     assert!(refused(&["--tasks", "wic,boolq"]).contains("boolq.jsonl:1: field `passage` is 1"));
     for wrong in [&["--shots", "many"][..], &["--limit", "0"], &["--shots", "-1"]] {
-        assert!(
-            Command::try_parse_from([&["eval", "--checkpoint", "c", "--data", "d"], wrong].concat()).is_err()
-        );
+        assert!(command(&[&["--checkpoint", "c", "--data", "d"], wrong].concat()).is_err());
     }
-    assert!(Command::try_parse_from(["eval", "--data", "d"]).is_err());
+    assert!(command(&["--checkpoint", "c"]).is_err(), "data are needed");
+    let given = command(&["--checkpoint", "c", "--data", "d"]).unwrap().model.unwrap();
+    assert_eq!((given.checkpoint.as_str(), given.backend.as_str()), ("c", "auto"));
+    let formats = command(&["--formats"]).unwrap();
+    assert!(formats.eval.formats && formats.model.is_none());
+    assert!(command(&["--backend", "cpu", "--data", "d"]).is_err(), "a checkpoint is needed");
     // A file given by name stands before the folder's.
     let other = data.path().join("elsewhere.jsonl");
     fs::copy(data.path().join("wic.jsonl"), &other).unwrap();
-    let plan = arguments(&[
-        "--checkpoint",
-        "c",
-        "--data",
-        &data_text,
-        "--tasks",
-        "wic",
-        "--data",
-        &format!("wic={}", other.display()),
-    ])
-    .plan()
-    .unwrap();
-    assert_eq!(plan.jobs[0].set.path, other);
-    assert!(arguments(&["--formats"]).run(closed).unwrap().contains("winogrande_xl_validation.jsonl"));
+    let named = format!("wic={}", other.display());
+    let args = arguments(&["--checkpoint", "c", "--data", &data_text, "--tasks", "wic", "--data", &named]);
+    assert_eq!(args.prepare().unwrap().plan.jobs[0].set.path, other);
+    assert!(report::formats().contains("winogrande_xl_validation.jsonl"));
 }
 
 #[test]
@@ -270,30 +280,30 @@ fn examples_that_fit() {
         &json_text,
     ]);
     let scorer = MadeUp { max_tokens: longest + 400, ..MadeUp::new() };
-    let text = args.run(open(scorer, out.path())).unwrap();
+    let text = run(&args, scorer, out.path()).unwrap();
     assert!(text.contains("12 of 12 documents have fewer examples"), "{text}");
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!((report.results[0].shortened, report.results[0].cut), (12, 0));
     let scorer = MadeUp { max_tokens: longest - 1, ..MadeUp::new() };
-    let text = args.run(open(scorer, out.path())).unwrap();
+    let text = run(&args, scorer, out.path()).unwrap();
     assert!(text.contains("lost their beginning"), "{text}");
 }
 
 #[test]
 fn answers_that_are_none() {
     struct Wrong(f64, bool);
-    impl eval::scorer::Scorer for Wrong {
+    impl Scorer for Wrong {
         type Error = common::Gone;
         fn score(
             &mut self,
             requests: &[Request],
-            done: &mut dyn FnMut(usize, &eval::scorer::Scored),
+            done: &mut dyn FnMut(usize, &Scored),
         ) -> Result<(), common::Gone> {
             let all = if self.1 { requests.len() } else { requests.len() - 1 };
             for (i, request) in requests[..all].iter().enumerate() {
                 let answer = made_up(request);
                 let log_likelihood = if i == 3 { self.0 } else { answer.log_likelihood };
-                done(i, &eval::scorer::Scored { log_likelihood, ..answer });
+                done(i, &Scored { log_likelihood, ..answer });
             }
             Ok(())
         }
@@ -307,11 +317,7 @@ fn answers_that_are_none() {
     let (data, out) = (data(), tempfile::tempdir().unwrap());
     let data_text = data.path().display().to_string();
     let args = arguments(&["--checkpoint", "c", "--data", &data_text, "--tasks", "wic"]);
-    let run = |scorer: Wrong, folder: &str| {
-        let subject =
-            Subject { model: "m".into(), checkpoint: "c".into(), backend: "b".into(), key: "k".into() };
-        args.run(|_| Ok(Opened { scorer, subject, journal: out.path().join(folder) }))
-    };
+    let run = |scorer: Wrong, folder: &str| run(&args, scorer, &out.path().join(folder));
     let error = run(Wrong(f64::NAN, true), "a").unwrap_err().to_string();
     assert!(error.contains("wic: the log-likelihood of request 3 (document 1) is not a number"), "{error}");
     let error = run(Wrong(-1.0, false), "b").unwrap_err().to_string();

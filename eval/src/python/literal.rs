@@ -1,7 +1,7 @@
 //! `ast.literal_eval`: values written as Python writes them. The Hub's RACE keeps an article's problems like this.
 //!
-//! Strings of both quotes with all escapes but `\N{...}`, numbers, True, False, None, lists, tuples and dictionaries with keys that are strings. JSON without
-//! `true`, `false` and `null` is read as well.
+//! Strings of both quotes with all escapes but `\N{...}`, numbers, True, False, None, lists, tuples and dictionaries with keys that are strings.
+//! JSON without `true`, `false` and `null` is read as well.
 
 use serde_json::{Map, Number, Value};
 

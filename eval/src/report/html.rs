@@ -37,7 +37,8 @@ fn table(page: &mut String, report: &Report) {
                 None => Default::default(),
             };
             *page += &format!(
-                "<tr><td class=\"name\">{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td>{}</td><td>{mt_nlg}</td><td>{gpt3}</td></tr>\n",
+                "<tr><td class=\"name\">{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td>{}</td>\
+                 <td>{mt_nlg}</td><td>{gpt3}</td></tr>\n",
                 escape(&result.task),
                 result.shots,
                 metric.documents,
@@ -80,7 +81,8 @@ fn files(page: &mut String, report: &Report) {
             None => "–".into(),
         };
         *page += &format!(
-            "<tr><td class=\"name\">{}</td><td>{}</td><td class=\"name\">{} ({} of {})</td><td class=\"name\">{}</td><td>{}</td><td class=\"name\">{}</td></tr>\n",
+            "<tr><td class=\"name\">{}</td><td>{}</td><td class=\"name\">{} ({} of {})</td><td class=\"name\">{}</td>\
+             <td>{}</td><td class=\"name\">{}</td></tr>\n",
             escape(&result.task),
             result.shots,
             escape(&result.file),

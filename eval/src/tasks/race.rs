@@ -21,7 +21,8 @@ pub(super) static HIGH: Task = Task {
     read,
 };
 
-/// Every problem of an article by itself, scored by P(option | context) / P(option | "Answer:") (Brown et al. 2020, section 2.4, and MT-NLG after it).
+/// Every problem of an article by itself, scored by P(option | context) / P(option | "Answer:") (Brown et al. 2020, section 2.4, and MT-NLG after
+/// it).
 pub(super) static MTNLG: Task = Task {
     name: "mtnlg_race_high",
     prompt: "Article: <article>\\n\\nQuestion: <question>\\nAnswer:| <option>",

@@ -11,7 +11,8 @@ pub(super) static WIC: Task = Task {
     split: "validation",
     also: None,
     fields: "`sentence1`, `sentence2`, `start1`, `end1` (characters of the word), `label` (0 no, 1 yes)",
-    prompt: "Sentence 1: <sentence1>\\nSentence 2: <sentence2>\\nQuestion: Is the word '<word>' used in the same way in the two sentences above?\\nAnswer:| no, yes",
+    prompt: "Sentence 1: <sentence1>\\nSentence 2: <sentence2>\\nQuestion: Is the word '<word>' used in the same way \
+             in the two sentences above?\\nAnswer:| no, yes",
     origin: "lm-evaluation-harness, wic",
     few: 32,
     measure: Measure::Choice { normalised: false },
