@@ -12,6 +12,7 @@ mod error;
 pub mod journal;
 pub mod metrics;
 pub mod plan;
+pub mod probe;
 pub mod progress;
 pub mod python;
 pub mod report;
