@@ -4,6 +4,17 @@
 //! else is here: [`tasks`] turn a line of a file into a [`Document`](documents::Document), [`shots`] draws examples, [`run`] asks, [`journal`]
 //! remembers, [`metrics`] measures, [`report`] tells. [`cli::EvalArgs`] is the command.
 //!
+//! ```
+//! use eval::documents::Row;
+//!
+//! let boolq = eval::tasks::by_names("boolq").unwrap()[0];
+//! let line = serde_json::json!({"passage": "Tin is a metal.", "question": "is tin a metal", "label": 1});
+//! let document = &(boolq.read)(Row(&line)).unwrap()[0];
+//! let requests = document.requests("");
+//! assert_eq!(requests[0].context, "Tin is a metal.\nQuestion: is tin a metal?\nAnswer:");
+//! assert_eq!((requests[1].continuation.as_str(), document.target), (" yes", 1));
+//! ```
+//!
 //! Prompts, order and metrics are lm-evaluation-harness's; a fixture that the harness itself made holds them, request for request.
 
 pub mod cli;

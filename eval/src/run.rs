@@ -1,5 +1,6 @@
 //! Runs a plan: builds a job's requests, asks the scorer for what the journal does not know, measures.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -136,7 +137,10 @@ fn answers<S: Scorer>(
     };
     let open: Vec<usize> = (0..answers.len()).filter(|i| answers[*i].is_none()).collect();
     let known = answers.len() - open.len();
-    let asked: Vec<Request> = open.iter().map(|i| built.requests[*i].clone()).collect();
+    let asked: Cow<'_, [Request]> = match known {
+        0 => built.requests.as_slice().into(),
+        _ => open.iter().map(|i| built.requests[*i].clone()).collect::<Vec<_>>().into(),
+    };
     options.progress.requests(job, weight, &built.requests, known, &asked);
     let progress = &mut options.progress;
     let mut failed = None;
