@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use backend_cuda::CudaBackend;
-use conformance::{Case, Failure, or_skip, ops};
+use conformance::{Case, Failure, ops, or_skip};
 
 /// `file:text:n`, occurrence n of the text in the file being left out, and the operation that finds it.
 const FAULTS: [(&str, &str); 15] = [
