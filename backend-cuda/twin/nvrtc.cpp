@@ -56,7 +56,7 @@ API nvrtcCompileProgram(Program* program, int n, const char* const* options) {
     namespace fs = std::filesystem;
     std::string directory = (fs::temp_directory_path() / "twin-XXXXXX").string();
     if (!mkdtemp(directory.data())) return 4;
-    std::string command = "g++ -std=c++17 -O2 -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -shared -fPIC -w ";
+    std::string command = "g++ -std=c++17 -O2 -pthread -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -shared -fPIC -w ";
     if (const char* more = getenv("TWIN_OPTIONS")) command += std::string(more) + " ";
     for (int i = 0; i < n; i++) {
         std::string option = options[i];
