@@ -103,6 +103,9 @@ pub struct BenchStepArgs {
     /// Choose kernels by rule, never by measurement
     #[arg(long)]
     pub deterministic: bool,
+    /// Read samples of this .bin/.idx pair, round and round, instead of random tokens (`bench step`)
+    #[arg(long, value_name = "PREFIX")]
+    pub data: Option<PathBuf>,
     /// Print where the device's time goes, kernel by kernel
     #[arg(long)]
     pub profile: bool,

@@ -69,7 +69,8 @@ fn run(cli: Cli) -> Result<()> {
                 device = device.profiled()?;
             }
             let ranks = config.layout().world_size();
-            let result = launch(&device, ranks, bench::Step { config: &config, seconds: args.seconds })?;
+            let job = bench::Step { config: &config, seconds: args.seconds, data: args.data.as_deref() };
+            let result = launch(&device, ranks, job)?;
             match args.json {
                 true => print_json(&result)?,
                 false => print(&result.to_string()),
