@@ -184,6 +184,32 @@ impl Compiler {
         defines: &[(&str, &str)],
         capability: (i32, i32),
     ) -> std::result::Result<Vec<u8>, String> {
+        self.kept("bin", (name, source, defines, capability), |compiled| compiled.image)
+    }
+
+    /// What the compiler says: as [`image`](Self::image).
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn log(
+        &self,
+        name: &str,
+        source: &str,
+        defines: &[(&str, &str)],
+        capability: (i32, i32),
+    ) -> std::result::Result<String, String> {
+        let log =
+            self.kept("log", (name, source, defines, capability), |compiled| compiled.log.into_bytes())?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// A part of what compiling gives, from the file of that kind in the cache.
+    fn kept(
+        &self,
+        kind: &str,
+        (name, source, defines, capability): (&str, &str, &[(&str, &str)], (i32, i32)),
+        part: impl Fn(Compiled) -> Vec<u8>,
+    ) -> std::result::Result<Vec<u8>, String> {
         let options = self.options(defines, capability)?;
         let mut hash = blake3::Hasher::new();
         let mut add = |text: &str| {
@@ -194,15 +220,16 @@ impl Compiler {
         add(source);
         HEADERS.iter().for_each(|(name, text)| [name, text].into_iter().for_each(|text| add(text)));
         options.iter().for_each(|option| add(option));
-        let path = self.cache.as_ref().map(|cache| cache.join(format!("{}.bin", hash.finalize().to_hex())));
-        if let Some(image) = path.as_ref().and_then(|path| std::fs::read(path).ok()).and_then(sealed) {
-            return Ok(image);
+        let path =
+            self.cache.as_ref().map(|cache| cache.join(format!("{}.{kind}", hash.finalize().to_hex())));
+        if let Some(kept) = path.as_ref().and_then(|path| std::fs::read(path).ok()).and_then(sealed) {
+            return Ok(kept);
         }
-        let image = self.compile(name, source, defines, capability)?.image;
+        let made = part(self.compile(name, source, defines, capability)?);
         if let Some(path) = path {
-            let _ = store(&path, &image);
+            let _ = store(&path, &made);
         }
-        Ok(image)
+        Ok(made)
     }
 }
 

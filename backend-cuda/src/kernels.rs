@@ -131,7 +131,8 @@ pub struct Report {
     pub kernels: Vec<Resources>,
 }
 
-/// Compiles every variant for a device of that capability, which need not be there, and says what the kernels need.
+/// Compiles every variant for a device of that capability, which need not be there, and says what the kernels need. What the compiler said is kept with the
+/// compiled kernels, and what is kept is not compiled again.
 ///
 /// # Errors
 /// [`NoDevice`](backend::Error::NoDevice) without NVRTC; [`Device`](backend::Error::Device) with the compiler's words.
@@ -139,15 +140,22 @@ pub fn report(settings: &Settings, capability: (i32, i32)) -> backend::Result<Ve
     let compiler = Compiler::new(settings)?;
     let one = |variant: Variant| {
         let defines = variant.defines().collect::<Vec<_>>();
-        let compiled = compiler.compile(variant.file, variant.source(), &defines, capability);
-        let compiled = compiled.map_err(|what| backend::Error::Device { what })?;
+        let log = compiler.log(variant.file, variant.source(), &defines, capability);
+        let log = log.map_err(|what| backend::Error::Device { what })?;
         let words = defines.iter().map(|(name, value)| format!(" {name}={value}"));
         Ok(Report {
             variant: format!("{}{}", variant.file, words.collect::<String>()),
-            kernels: resources(&compiled.log),
+            kernels: resources(&log),
         })
     };
-    Variant::all().into_iter().map(one).collect()
+    let variants = Variant::all();
+    let share = variants.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    std::thread::scope(|scope| {
+        let shares = variants.chunks(share);
+        let threads: Vec<_> =
+            shares.map(|share| scope.spawn(|| share.iter().copied().map(one).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("the compiler does not panic")).collect()
+    })
 }
 
 /// Reads the assembler's lines: `Function properties for NAME`, `… bytes stack frame, … bytes spill stores, … bytes spill loads`, `Used … registers, …`.

@@ -48,7 +48,7 @@ fn run(settings: &Settings) -> [Vec<f32>; 2] {
 }
 
 #[test]
-fn near_and_not_the_same() {
+fn cuda_attention_rounded_once_is_near_and_not_the_same() {
     let Some(settings) = or_skip("cuda-twin", twin::settings()) else { return };
     let exact = run(&settings);
     let rounded = run(&Settings { rounded_attention: true, ..settings });

@@ -1,6 +1,6 @@
 // A CUDA device in C++: what kernels/ use of the language and of PTX, so that the same files run on a processor.
 //
-// A block runs on one thread of the system, each of its threads on a stack of its own (a fiber); a barrier, a shuffle and a fragment operation hand over to
+// A block runs on one thread of the system, its own threads on stacks of their own (fibers), and other blocks meanwhile on other threads; a barrier, a shuffle and a fragment operation hand over to
 // the scheduler. Threads are run under a schedule that the launch's seed chooses: in order, in random order, or a warp as far as it goes before the next one
 // runs at all. What a kernel must not rely on is made to go wrong: shared memory is NaN in every byte for every block, asynchronous copies happen at once or, in
 // every other launch, only when they are waited for, and a barrier that not every thread reaches is an error.
@@ -16,7 +16,8 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <random>
+#include <sys/mman.h>
+#include <thread>
 #include <vector>
 
 typedef uint16_t u16;
@@ -36,7 +37,7 @@ struct Index {
     unsigned x, y, z;
 };
 
-// Saves the stack it is called on and goes on on another.
+// Saves the stack it is called on and goes on on another; by a jump, since a return to another caller is never foreseen by the processor.
 extern "C" void twin_switch(void** save, void* load);
 asm(R"(.text
 .local twin_switch
@@ -56,7 +57,8 @@ twin_switch:
  popq %r12
  popq %rbx
  popq %rbp
- ret
+ popq %rcx
+ jmp *%rcx
 .size twin_switch,.-twin_switch
 )");
 
@@ -69,8 +71,6 @@ struct Copy {
 const size_t STACK = 128 << 10;
 struct Fiber {
     void* stack_pointer;
-    std::unique_ptr<char[]> stack;
-    unsigned index;
     State state;
     uint32_t generation; // of the warp's exchange that it waits for
     std::vector<std::vector<Copy>> committed;
@@ -78,11 +78,40 @@ struct Fiber {
 };
 // Lanes exchange bytes through here; two buffers, so that a fast lane's next exchange leaves a slow one's alone.
 struct Warp {
-    uint32_t arrived = 0, mask = 0, generation = 0;
+    uint32_t arrived, mask, generation;
     unsigned char bytes[2][32][64];
+};
+// The stacks of a block's threads, side by side: on large pages where the system has them, for every switch touches another one.
+struct Stacks {
+    char* memory = nullptr;
+    size_t count = 0;
+    void grow(size_t n) {
+        if (n <= count) return;
+        free(memory);
+        memory = (char*)aligned_alloc(2 << 20, (n * STACK + (2 << 20) - 1) & ~(size_t)((2 << 20) - 1));
+        if (!memory) abort();
+        madvise(memory, n * STACK, MADV_HUGEPAGE);
+        count = n;
+    }
+    // Where stack i begins, downwards. Not all at the same place of their pages, which would share a few lines of the cache.
+    void** top(size_t i) const { return (void**)(memory + (i + 1) * STACK - i % 61 * 320); }
+    ~Stacks() { free(memory); }
+};
+// A stream of numbers that is quick to draw: xorshift64*.
+struct Random {
+    uint64_t state;
+    explicit Random(uint64_t seed) : state(seed * 0x9e3779b97f4a7c15ull + 0x2545f4914f6cdd1dull) {}
+    uint32_t below(uint32_t n) {
+        state ^= state >> 12, state ^= state << 25, state ^= state >> 27;
+        return (uint32_t)((state * 0x2545f4914f6cdd1dull >> 32) * n >> 32);
+    }
+    void shuffle(std::vector<unsigned>& order) {
+        for (unsigned i = order.size(); i > 1; i--) std::swap(order[i - 1], order[below(i)]);
+    }
 };
 struct Block {
     std::vector<Fiber> fibers;
+    Stacks stacks;
     std::vector<Warp> warps;
     std::map<const void*, std::unique_ptr<char[]>> shared; // by the place of its declaration
     std::unique_ptr<char[]> dynamic;
@@ -95,7 +124,8 @@ struct Block {
     const char* fault = nullptr;
     bool eager = false; // copies are made at once
 };
-static thread_local Block* here = nullptr;
+// In the static part of a thread's storage, which is found without a call; there is room for that in little but pointers.
+static thread_local Block* here __attribute__((tls_model("initial-exec"))) = nullptr;
 
 static inline Fiber& me() { return here->fibers[here->current]; }
 static inline void pause(State state) {
@@ -123,7 +153,7 @@ static inline void* shared(const void* place, size_t bytes) {
 static inline unsigned lane() { return here->current % 32; }
 
 // Deposits n bytes, waits until every lane of the mask has, and shows all of them.
-static const unsigned char (*exchange(uint32_t mask, const void* bytes, size_t n))[64] {
+template <size_t n> static const unsigned char (*exchange(uint32_t mask, const void* bytes))[64] {
     Fiber& fiber = me();
     Warp& warp = here->warps[here->current / 32];
     if (!(mask >> lane() & 1)) fault("a lane outside its own mask");
@@ -142,7 +172,7 @@ static const unsigned char (*exchange(uint32_t mask, const void* bytes, size_t n
     return warp.bytes[buffer];
 }
 template <class T> static inline T shuffle(uint32_t mask, T value, unsigned from) {
-    auto all = exchange(mask, &value, sizeof value);
+    auto all = exchange<sizeof value>(mask, &value);
     if (!(mask >> (from & 31) & 1)) fault("a shuffle from a lane outside the mask");
     memcpy(&value, all[from & 31], sizeof value);
     return value;
@@ -158,16 +188,14 @@ static bool step(Block& block, unsigned i) {
     return true;
 }
 
-static const char* run_block(Block& block, std::mt19937_64& random, uint64_t seed) {
+static const char* run_block(Block& block, Random& random, uint64_t seed) {
     const unsigned n = block.threads, warps = (n + 31) / 32;
     for (unsigned i = 0; i < n; i++) {
         Fiber& fiber = block.fibers[i];
-        if (!fiber.stack) fiber.stack.reset(new char[STACK]);
-        fiber.index = i;
         fiber.state = State::Ready;
         fiber.committed.clear();
         fiber.open.clear();
-        void** top = (void**)(((uintptr_t)fiber.stack.get() + STACK) & ~(uintptr_t)15);
+        void** top = block.stacks.top(i);
         *--top = nullptr;
         *--top = (void*)enter;
         for (int k = 0; k < 6; k++) *--top = nullptr;
@@ -177,7 +205,7 @@ static const char* run_block(Block& block, std::mt19937_64& random, uint64_t see
     for (unsigned i = 0; i < order.size(); i++) order[i] = i;
     for (;;) {
         bool progress = false;
-        if (seed % 3 != 0) std::shuffle(order.begin(), order.end(), random);
+        if (seed % 3 != 0) random.shuffle(order);
         for (unsigned i : order) {
             if (seed % 3 != 2) {
                 progress |= step(block, i);
@@ -204,8 +232,8 @@ static const char* run_block(Block& block, std::mt19937_64& random, uint64_t see
     }
 }
 
-// A launch; what went wrong, or null.
-static const char* run(const Launch& launch, void (*body)(const void*), const void* params) {
+// Blocks first .. last of a launch, in order; what went wrong, or null.
+static const char* run_blocks(const Launch& launch, void (*body)(const void*), const void* params, uint64_t first, uint64_t last) {
     static thread_local Block block;
     here = &block;
     block.threads = launch.threads;
@@ -215,17 +243,33 @@ static const char* run(const Launch& launch, void (*body)(const void*), const vo
     block.fault = nullptr;
     block.eager = launch.seed % 2;
     if (block.fibers.size() < launch.threads) block.fibers.resize(launch.threads);
+    if (block.warps.size() < (launch.threads + 31) / 32) block.warps.resize((launch.threads + 31) / 32);
+    block.stacks.grow(launch.threads);
     if (block.dynamic_bytes < launch.shared) block.dynamic.reset(new char[launch.shared + 128]), block.dynamic_bytes = launch.shared;
-    std::mt19937_64 random(launch.seed);
-    for (unsigned z = 0; z < launch.grid[2]; z++)
-        for (unsigned y = 0; y < launch.grid[1]; y++)
-            for (unsigned x = 0; x < launch.grid[0]; x++) {
-                block.block = {x, y, z};
-                block.shared.clear();
-                if (block.dynamic) memset(block.dynamic.get(), 0xff, block.dynamic_bytes + 128);
-                block.warps.assign((launch.threads + 31) / 32, Warp());
-                if (const char* fault = run_block(block, random, launch.seed)) return fault;
-            }
+    Random random(launch.seed + (first << 32));
+    for (uint64_t i = first; i < last; i++) {
+        const uint64_t x = launch.grid[0], y = launch.grid[1];
+        block.block = {(unsigned)(i % x), (unsigned)(i / x % y), (unsigned)(i / x / y)};
+        block.shared.clear();
+        if (block.dynamic) memset(block.dynamic.get(), 0xff, block.dynamic_bytes + 128);
+        for (Warp& warp : block.warps) warp.arrived = warp.mask = warp.generation = 0;
+        if (const char* fault = run_block(block, random, launch.seed)) return fault;
+    }
+    return nullptr;
+}
+
+// A launch; what went wrong, or null. Many blocks are shared out among threads of the system, for a kernel may not count on an order of blocks.
+static const char* run(const Launch& launch, void (*body)(const void*), const void* params) {
+    const uint64_t blocks = (uint64_t)launch.grid[0] * launch.grid[1] * launch.grid[2];
+    const uint64_t shares = std::max<uint64_t>(1, std::min<uint64_t>(std::thread::hardware_concurrency(), blocks / 64));
+    std::vector<const char*> faults(shares, nullptr);
+    std::vector<std::thread> others;
+    auto share = [&](uint64_t i) { faults[i] = run_blocks(launch, body, params, blocks * i / shares, blocks * (i + 1) / shares); };
+    for (uint64_t i = 1; i < shares; i++) others.emplace_back(share, i);
+    share(0);
+    for (std::thread& other : others) other.join();
+    for (const char* fault : faults)
+        if (fault) return fault;
     return nullptr;
 }
 } // namespace twin
@@ -250,7 +294,7 @@ static const char* run(const Launch& launch, void (*body)(const void*), const vo
 static inline void __syncthreads() { twin::pause(twin::State::Barrier); }
 static inline void __syncwarp(u32 mask = 0xffffffffu) {
     const char nothing = 0;
-    twin::exchange(mask, &nothing, 1);
+    twin::exchange<1>(mask, &nothing);
 }
 template <class T> static inline T __shfl_xor_sync(u32 mask, T value, int other) { return twin::shuffle(mask, value, twin::lane() ^ other); }
 template <class T> static inline T __shfl_sync(u32 mask, T value, int from) { return twin::shuffle(mask, value, from); }
@@ -278,8 +322,8 @@ static inline u16 bf16_bits(float x) {
 static inline float f16_value(u16 bits) {
     const u32 sign = (u32)(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
     if (exponent == 31) return __uint_as_float(sign | 0x7f800000 | fraction << 13);
-    const float size = exponent == 0 ? ldexpf((float)fraction, -24) : ldexpf((float)(1024 + fraction), (int)exponent - 25);
-    return sign ? -size : size;
+    if (exponent != 0) return __uint_as_float(sign | (exponent + 112) << 23 | fraction << 13);
+    return __uint_as_float(sign | __float_as_uint((float)fraction * 0x1p-24f));
 }
 static inline u16 f16_bits(float x) {
     const u32 bits = __float_as_uint(x), size = bits & 0x7fffffff;

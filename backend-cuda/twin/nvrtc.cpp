@@ -1,6 +1,7 @@
 // A libnvrtc that compiles kernels for the twin: g++ makes a shared library of the source, and that is the "cubin" (its length before it).
 //
-// TWIN_DROP, of the form `file:text:n`, plants a fault: occurrence n of that text in that file is left out. TWIN_OPTIONS are more options for g++.
+// TWIN_DROP, of the form `file:text:n`, plants a fault: occurrence n of that text in that file is left out. TWIN_OPTIONS are more options for g++. The minor
+// version says what the twin's sources and these settings are (TWIN_VERSION is the sources'): the host keeps compiled kernels by the compiler's version.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,13 @@ struct Program {
     std::vector<std::pair<std::string, std::string>> headers;
 };
 
-API nvrtcVersion(int* major, int* minor) { return *major = 12, *minor = 0, 0; }
+API nvrtcVersion(int* major, int* minor) {
+    uint32_t hash = 2166136261u;
+    for (const char* name : {"TWIN_DROP", "TWIN_OPTIONS"})
+        for (const char* text = getenv(name); text && *text; text++) hash = (hash ^ (unsigned char)*text) * 16777619u;
+    const bool plain = !getenv("TWIN_DROP") && !getenv("TWIN_OPTIONS");
+    return *major = 12, *minor = plain ? TWIN_VERSION : (TWIN_VERSION ^ hash) & 0x3fffffff, 0;
+}
 API nvrtcGetNumSupportedArchs(int* n) { return *n = 2, 0; }
 API nvrtcGetSupportedArchs(int* all) { return all[0] = 80, all[1] = 90, 0; }
 extern "C" __attribute__((visibility("default"))) const char* nvrtcGetErrorString(int code) { return code == 6 ? "the twin's compiler failed" : "error"; }
@@ -49,7 +56,7 @@ API nvrtcCompileProgram(Program* program, int n, const char* const* options) {
     namespace fs = std::filesystem;
     std::string directory = (fs::temp_directory_path() / "twin-XXXXXX").string();
     if (!mkdtemp(directory.data())) return 4;
-    std::string command = "g++ -std=c++17 -O2 -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -shared -fPIC -w ";
+    std::string command = "g++ -std=c++17 -O2 -pthread -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -shared -fPIC -w ";
     if (const char* more = getenv("TWIN_OPTIONS")) command += std::string(more) + " ";
     for (int i = 0; i < n; i++) {
         std::string option = options[i];

@@ -3,7 +3,7 @@ template <class T> static inline void mma(float (&c)[4], const u32 (&a)[4], u32 
     struct {
         u32 a[4], b[2];
     } mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    auto all = twin::exchange(0xffffffffu, &mine, sizeof mine);
+    auto all = twin::exchange<sizeof mine>(0xffffffffu, &mine);
     auto element = [&](unsigned lane, unsigned word, unsigned half) {
         u32 bits;
         memcpy(&bits, all[lane] + 4 * word, 4);
@@ -18,7 +18,7 @@ template <class T> static inline void mma(float (&c)[4], const u32 (&a)[4], u32 
 }
 static inline void load(u32 (&r)[4], const void* row, bool transposed) {
     if ((uintptr_t)row % 16) twin::fault("a row of ldmatrix that is not aligned to 16 bytes");
-    auto all = twin::exchange(0xffffffffu, &row, sizeof row);
+    auto all = twin::exchange<sizeof row>(0xffffffffu, &row);
     const unsigned a = twin::lane() / 4, b = 2 * (twin::lane() % 4);
     for (unsigned matrix = 0; matrix < 4; matrix++) {
         auto element = [&](unsigned row, unsigned column) {

@@ -234,16 +234,15 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 ids.resize(room.dims.tokens(), 0);
                 self.backend.write(room.kept.targets.view(), bytemuck::cast_slice(&ids))?;
                 head.losses(cx, &room.kept)?;
-                let [largest, target] = room.kept.largest_and_target()?;
-                let [loss, largest, target] = [room.kept.loss.view(), largest, target].map(|view| {
+                let [loss, below] = [room.kept.loss.view(), room.kept.target_below_largest()?].map(|view| {
                     let mut values = vec![0.0_f32; rows.len()];
                     self.backend.read(view.rows(0, rows.len())?, bytemuck::cast_slice_mut(&mut values))?;
                     Ok::<_, backend::Error>(values)
                 });
-                let (loss, largest, target) = (loss?, largest?, target?);
+                let (loss, below) = (loss?, below?);
                 scores.extend(
                     (0..rows.len())
-                        .map(|i| Score { log_likelihood: -loss[i], is_greedy: target[i] >= largest[i] }),
+                        .map(|i| Score { log_likelihood: -loss[i], is_greedy: below[i] >= 0.0 }),
                 );
                 Ok(())
             })?;

@@ -19,24 +19,6 @@ const AT_ONCE: Duration = Duration::from_secs(20);
 /// World sizes.
 const WORLDS: [usize; 5] = [1, 2, 3, 4, 8];
 
-/// One `#[test]` a check, for a function of `(ranks, timeout)` to `Option<Vec<LocalCommunicator<B>>>`, `None` to skip.
-#[macro_export]
-macro_rules! collective_tests {
-    ($connect:expr) => {
-        $crate::collective_tests!(@each $connect,
-            all_reduce reduce_scatter_and_all_gather broadcast interleaved_groups messages_in_order lanes_apart failed_peer panicking_peer
-            missing_peer missing_message contradiction wrong_message wrong_arguments);
-    };
-    (@each $connect:expr, $($name:ident)*) => {
-        $(
-            #[test]
-            fn $name() {
-                $crate::collectives::$name($connect);
-            }
-        )*
-    };
-}
-
 /// The ranks, or nothing where there is no device.
 pub type Ranks<B> = Option<Vec<LocalCommunicator<B>>>;
 

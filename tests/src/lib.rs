@@ -1,6 +1,6 @@
 //! Tests that cross crates, as a library: every operation of the contract against an fp64 reference, the collectives, and the PyTorch fixture.
 //!
-//! [`ops`] and [`collectives`] are generic over the backend and know none; the files in `tests/` choose one.
+//! [`ops`] and [`collectives`] are generic over the backend and know none; [`suite`] runs all of them on a [`Subject`].
 
 pub mod case;
 pub mod collectives;
@@ -17,7 +17,7 @@ pub mod require;
 pub mod subject;
 pub mod suite;
 
-pub use case::{Case, Failure, Report};
+pub use case::{Case, Failure};
 pub use measure::Measure;
 pub use number::{Bounded, Real, U, exact, growth, stored};
 pub use operands::{Handle, Operands, Outputs, Place, Views};

@@ -1,16 +1,19 @@
-//! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second, and where the device's time goes.
+//! `mtnlg bench`: the training step of a configuration on random tokens, in tokens a second, and where the device's time goes; with a pair of files, on its samples.
 
 pub mod ops;
 pub mod timed;
 
+use std::path::Path;
 use std::time::Duration;
 
 use backend::philox::Stream;
-use backend::{Backend, Class, KernelTime};
+use backend::{Backend, Class, Communicator, KernelTime};
+use data::dataset::{BlendConfig, BlendSet, BlendedDataset};
+use data::split::{Part, Split};
 use serde::Serialize;
 
 use crate::config::RunConfig;
-use crate::engine::{Rank, RankConfig, StepPlan};
+use crate::engine::{Prefetch, Rank, RankConfig, Samples, Shelf, StepPlan};
 use crate::launch::{Job, World};
 use crate::run::rank_config;
 use crate::{Error, Result};
@@ -36,6 +39,8 @@ pub struct StepBench {
     pub tokens_per_2_cpu_seconds: Option<f64>,
     /// Peak bytes of the rank that holds most.
     pub peak_bytes: u64,
+    /// Milliseconds a step of the first rank's samples: read on a thread beside the step, and waited for.
+    pub samples_ms: [f64; 2],
     /// What each kernel took a step, the longest first, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<KernelShare>>,
@@ -83,13 +88,42 @@ pub struct Step<'a> {
     pub config: &'a RunConfig,
     /// How long.
     pub seconds: f64,
+    /// Prefix of the .bin/.idx pair whose samples are read, round and round; `None`: random tokens.
+    pub data: Option<&'a Path>,
+}
+
+/// A pair's samples, from the first again behind the last.
+struct Round(BlendedDataset);
+
+impl Round {
+    fn open(prefix: &Path, config: &RunConfig) -> Result<Self> {
+        Ok(Self(BlendedDataset::open(&BlendConfig {
+            sets: vec![BlendSet { prefix: prefix.to_owned(), weight: 1.0 }],
+            split: Split::new([1.0, 0.0, 0.0])?,
+            part: Part::Train,
+            sequence: config.train.seq_len,
+            samples: None,
+            seed: config.train.seed as u32,
+            vocab_size: config.model.vocab,
+        })?))
+    }
+}
+
+impl Samples for Round {
+    fn read(&self, index: u64, out: &mut [u32]) -> std::result::Result<(), String> {
+        self.0.read(index % self.0.len(), out)
+    }
 }
 
 impl Job for Step<'_> {
     type Output = StepBench;
 
     fn run<B: Backend>(self, world: World<B>) -> Result<StepBench> {
-        step(world, &rank_config(self.config), &self.config.preset, self.seconds)
+        let config = rank_config(self.config);
+        let random = random_tokens(&config);
+        let pair = self.data.map(|prefix| Round::open(prefix, self.config)).transpose()?;
+        let samples: &dyn Samples = pair.as_ref().map_or(&random, |pair| pair);
+        step(world, &config, samples, &self.config.preset, self.seconds)
     }
 }
 
@@ -104,19 +138,28 @@ fn random_tokens(config: &RankConfig) -> impl Fn(u64, &mut [u32]) + Sync + use<>
     }
 }
 
-fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds: f64) -> Result<StepBench> {
+fn step<B: Backend>(
+    world: World<B>,
+    config: &RankConfig,
+    samples: &dyn Samples,
+    preset: &str,
+    seconds: f64,
+) -> Result<StepBench> {
     let info = world.info().ok_or_else(|| Error::other("a world without ranks"))?;
-    let samples = random_tokens(config);
-    let ranks = world.run(|backend, communicator| -> backend::Result<_> {
+    let one = |backend: &B,
+               communicator: &dyn Communicator<B::Buffer>,
+               samples: &Prefetch<'_>|
+     -> backend::Result<_> {
         let mut rank = Rank::new(backend, communicator, config.clone())?;
         let mut times: Vec<Duration> = Vec::new();
-        let mut cpu = None;
+        let (mut cpu, mut before) = (None, samples.times());
         let start = backend.now();
         loop {
             if times.len() == WARM_UP as usize && communicator.rank() == 0 {
                 // What the warm-up took does not count.
                 backend.profile()?;
                 cpu = cpu_seconds();
+                before = samples.times();
             }
             let begin = backend.now();
             // The first rank's clock is the one that counts: its wish to stop reaches the others in the step itself.
@@ -125,7 +168,9 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
             let stop = enough && communicator.rank() == 0;
             let global_batch = config.global_batch;
             let first_sample = rank.steps() * global_batch as u64;
-            let stats = rank.train_step(&samples, StepPlan { first_sample, global_batch, lr: 1e-4, stop })?;
+            let next = first_sample + global_batch as u64;
+            samples.announce(rank.reads(first_sample, global_batch).start, rank.reads(next, global_batch));
+            let stats = rank.train_step(samples, StepPlan { first_sample, global_batch, lr: 1e-4, stop })?;
             backend.sync()?;
             times.push(backend.now() - begin);
             if stats.stop {
@@ -135,7 +180,16 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         let peak: u64 = Class::ALL.iter().map(|&class| backend.usage(class).peak).sum();
         let profile = if communicator.rank() == 0 { backend.profile()? } else { None };
         let cpu = cpu_seconds().zip(cpu).map(|(after, before)| after - before);
-        Ok((times, peak, profile, cpu))
+        let after = samples.times();
+        let read = [after.reading - before.reading, after.waiting - before.waiting];
+        Ok((times, peak, profile, cpu, read))
+    };
+    let ranks = world.run(|backend, communicator| -> backend::Result<_> {
+        let shelf = Shelf::default();
+        std::thread::scope(|scope| {
+            let samples = Prefetch::start(scope, &shelf, samples, config.seq_len + 1);
+            one(backend, communicator, &samples)
+        })
     })?;
     let steps = ranks[0].0.len() - WARM_UP as usize;
     let profile = ranks[0].2.as_ref().map(|kernels| shares(kernels, steps));
@@ -155,6 +209,7 @@ fn step<B: Backend>(world: World<B>, config: &RankConfig, preset: &str, seconds:
         model_gflops: tokens_per_second * config.model.flops_per_token() / 1e9,
         tokens_per_2_cpu_seconds,
         peak_bytes: ranks.iter().map(|(_, peak, ..)| *peak).max().unwrap_or(0),
+        samples_ms: ranks[0].4.map(|time| 1e3 * time.as_secs_f64() / steps as f64),
         profile,
     })
 }
@@ -176,6 +231,8 @@ impl std::fmt::Display for StepBench {
             )?;
         }
         writeln!(f, "  step: median {median:.1} ms, fastest {fastest:.1}, slowest {slowest:.1}")?;
+        let [read, waited] = self.samples_ms;
+        writeln!(f, "  samples: read in {read:.3} ms a step beside it, waited for {waited:.3} ms")?;
         write!(f, "  memory: {:.1} MiB on the fullest rank", self.peak_bytes as f64 / (1 << 20) as f64)?;
         let Some(kernels) = &self.profile else { return Ok(()) };
         let total = |of: fn(&KernelShare) -> f64| kernels.iter().map(of).sum::<f64>();

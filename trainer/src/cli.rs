@@ -42,6 +42,10 @@ pub enum Command {
     Generate(Box<crate::inference::generate::GenerateArgs>),
     /// Serve a trained model: OpenAI's /v1/completions
     Serve(Box<crate::inference::serve::ServeArgs>),
+    /// Evaluate a trained model on the nine tasks: LAMBADA, RACE, BoolQ, PiQA, HellaSwag, WinoGrande, ANLI, HANS, WiC
+    Eval(Box<crate::inference::evaluate::EvaluateArgs>),
+    /// Let a trained model write, and look at what: arithmetic with unknown operators, occupations, adjectives
+    Probe(Box<crate::inference::evaluate::ProbeModelArgs>),
     /// Log-likelihoods of continuations, a request a line
     Score(crate::inference::score::ScoreArgs),
     /// Look at checkpoints, and exchange them with other programs
@@ -109,6 +113,9 @@ pub struct BenchStepArgs {
     /// Choose kernels by rule, never by measurement
     #[arg(long)]
     pub deterministic: bool,
+    /// Read samples of this .bin/.idx pair, round and round, instead of random tokens (`bench step`)
+    #[arg(long, value_name = "PREFIX")]
+    pub data: Option<PathBuf>,
     /// Print where the device's time goes, kernel by kernel
     #[arg(long)]
     pub profile: bool,

@@ -121,11 +121,11 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
     }
 }
 
-/// Where CUDA's libraries are, `MTNLG_CUDA_LIBRARIES` or wherever the system finds them; the kernels' cache is the user's.
+/// Where CUDA's libraries are, `MTNLG_CUDA_LIBRARIES` or wherever the system finds them; compiled kernels are kept in the cache folder.
 #[cfg(any(feature = "cuda", feature = "cuda-13"))]
 pub fn cuda_settings() -> backend_cuda::Settings {
     let libraries = std::env::var_os("MTNLG_CUDA_LIBRARIES").map(Into::into);
-    backend_cuda::Settings { libraries, ..Default::default() }
+    backend_cuda::Settings { libraries, cache: Some(cache_dir().join("kernels")), ..Default::default() }
 }
 
 fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {

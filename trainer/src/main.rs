@@ -49,6 +49,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::ParityRank(args) => args.run()?,
         Command::Generate(args) => args.run()?,
         Command::Serve(args) => args.run()?,
+        Command::Eval(args) => args.run()?.iter().for_each(|text| print(text)),
+        Command::Probe(args) => args.run()?.iter().for_each(|text| print(text)),
         Command::Score(args) => args.run()?,
         Command::Checkpoint(args) => print(&args.run()?),
         Command::Presets(args) => print(&if args.json { presets::json() } else { presets::table() }),
@@ -72,7 +74,8 @@ fn run(cli: Cli) -> Result<()> {
                 device = device.profiled()?;
             }
             let ranks = config.layout().world_size();
-            let result = launch(&device, ranks, bench::Step { config: &config, seconds: args.seconds })?;
+            let job = bench::Step { config: &config, seconds: args.seconds, data: args.data.as_deref() };
+            let result = launch(&device, ranks, job)?;
             match args.json {
                 true => print_json(&result)?,
                 false => print(&result.to_string()),

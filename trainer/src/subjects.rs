@@ -64,6 +64,28 @@ impl Subject for Wgsl {
     }
 }
 
+/// `cuda`: the first GPU, or the CPU twin where `MTNLG_CUDA_LIBRARIES` names its folder.
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+struct Cuda;
+
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+impl Subject for Cuda {
+    type Backend = backend_cuda::CudaBackend;
+
+    fn name(&self) -> String {
+        "cuda".to_owned()
+    }
+
+    fn open(&self) -> Result<Arc<Self::Backend>> {
+        Self::Backend::new(0, &crate::device::cuda_settings()).map(Arc::new)
+    }
+
+    /// Ranks of one GPU. What NCCL does between several is tested in `backend-cuda`.
+    fn cluster(&self, ranks: usize, timeout: Duration) -> Result<Vec<LocalCommunicator<Self::Backend>>> {
+        Self::Backend::cluster(ranks, timeout, 0, &crate::device::cuda_settings())
+    }
+}
+
 /// All of them.
 pub fn all() -> Registry {
     let wgsl = |name, dawn, as_gpu| Box::new(Wgsl { name, dawn, as_gpu });
@@ -73,5 +95,7 @@ pub fn all() -> Registry {
         wgsl("wgpu-as-gpu", false, true),
         wgsl("dawn", true, false),
         wgsl("dawn-as-gpu", true, true),
+        #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+        Box::new(Cuda),
     ]
 }

@@ -1,4 +1,5 @@
-//! `mtnlg conformance run` on every backend: the full tier on the CPU, the smoke tier on wgpu, with a GPU's kernels and under Dawn.
+//! `mtnlg conformance run` on every backend: the full tier on the CPU, the smoke tier on wgpu, with a GPU's kernels and under Dawn, and on CUDA, which without a
+//! GPU is its CPU twin (`MTNLG_CUDA_LIBRARIES`). `MTNLG_TIER=full` runs the full one everywhere.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
@@ -7,11 +8,13 @@ use std::process::Command;
 use conformance::or_skip;
 
 /// Runs it. Skipped where there is no such device, unless `MTNLG_REQUIRE` names `what`.
-fn conforms(what: &str, backend: &str, tier: &str, least: u64) {
+fn conforms(what: &str, backend: &str, tier: &str) {
+    let tier = std::env::var("MTNLG_TIER").unwrap_or_else(|_| tier.to_owned());
+    let least = if tier == "full" { 2500 } else { 250 };
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
     let output = Command::new(env!("CARGO_BIN_EXE_mtnlg"))
-        .args(["conformance", "run", "--backend", backend, "--tier", tier, "--timeout", "300", "--json"])
+        .args(["conformance", "run", "--backend", backend, "--tier", &tier, "--timeout", "300", "--json"])
         .arg(&json)
         .output()
         .unwrap();
@@ -32,25 +35,31 @@ fn conforms(what: &str, backend: &str, tier: &str, least: u64) {
 
 #[test]
 fn cpu() {
-    conforms("cpu", "cpu", "full", 2500);
+    conforms("cpu", "cpu", "full");
 }
 
 #[test]
 fn wgpu() {
-    conforms("wgpu", "wgpu", "smoke", 250);
+    conforms("wgpu", "wgpu", "smoke");
 }
 
 #[test]
 fn wgpu_with_the_kernels_of_a_gpu() {
-    conforms("wgpu", "wgpu-as-gpu", "smoke", 250);
+    conforms("wgpu", "wgpu-as-gpu", "smoke");
 }
 
 #[test]
 fn dawn() {
-    conforms("dawn", "dawn", "smoke", 250);
+    conforms("dawn", "dawn", "smoke");
 }
 
 #[test]
 fn dawn_with_the_kernels_of_a_gpu() {
-    conforms("dawn", "dawn-as-gpu", "smoke", 250);
+    conforms("dawn", "dawn-as-gpu", "smoke");
+}
+
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+#[test]
+fn cuda() {
+    conforms("cuda-twin", "cuda", "smoke");
 }

@@ -134,6 +134,53 @@ fn a_killed_process_stops_the_others() {
     }
 }
 
+/// A scheduler that takes one machine away: every process ends well, with a checkpoint of the step, and the run goes on from it.
+#[cfg(unix)]
+#[test]
+fn a_terminated_process_stops_all_with_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |steps: &str, more: &[&str]| -> Vec<Child> {
+        let port = free_port();
+        let arguments =
+            [&["--data-parallel", "2", "--tensor", "1", "--pipeline", "1", "--steps", steps], more].concat();
+        (0..2).map(|i| rank(i, 2, port, dir.path(), &arguments)).collect()
+    };
+    let ranks = start("100000", &["--set", "train.checkpoint_every=0", "--set", "train.valid_every=0"]);
+    let metrics = dir.path().join("run/metrics.jsonl");
+    let steps = || std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let begin = Instant::now();
+    while steps() < 3 {
+        assert!(begin.elapsed() < Duration::from_secs(120), "no step is done");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Not the first rank's; and twice, as schedulers do.
+    for _ in 0..2 {
+        let sent = Command::new("kill").args(["-TERM", &ranks[1].id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+    for child in ranks {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let done = steps();
+    let checkpoints: Vec<_> =
+        std::fs::read_dir(dir.path().join("run/checkpoints")).unwrap().flatten().collect();
+    assert_eq!(checkpoints.len(), 1);
+    let name = checkpoints[0].file_name().into_string().unwrap();
+    assert!(
+        name.trim_start_matches("step-").trim_start_matches('0') == done.to_string(),
+        "{name} after {done}"
+    );
+
+    let resume = dir.path().join("run");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtnlg"));
+    command.args(["train", "--resume", resume.to_str().unwrap(), "--steps", &(done + 2).to_string()]);
+    command.args(["--set", "train.valid_every=0"]).env("MTNLG_CACHE", dir.path().join("cache"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(steps(), done + 2);
+}
+
 /// As many processes as ranks, or one message.
 #[test]
 fn a_wrong_number_of_processes_is_refused() {

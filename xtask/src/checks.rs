@@ -1,11 +1,11 @@
 //! The checks, in an order that says the cheap things first and compiles every crate as few times as may be: one profile, one target directory.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::command::{Finished, answers, cargo, run};
 use crate::harness::Tests;
-use crate::{Outcome, dawn, lavapipe, mpi, readme};
+use crate::{Outcome, cuda, dawn, lavapipe, mpi, readme};
 
 /// The checks that were made.
 #[derive(Default)]
@@ -14,6 +14,25 @@ pub struct Checks {
     pub done: Vec<(&'static str, Outcome, Duration)>,
     /// Every test program's tests.
     pub tests: Tests,
+}
+
+/// What the tests find on this machine; or why not.
+struct Found {
+    device: Result<(), String>,
+    dawn: Result<PathBuf, String>,
+    twin: Result<PathBuf, String>,
+    wheels: Result<cuda::Wheels, String>,
+}
+
+impl Found {
+    /// Installs what is not there, unless `quick`.
+    fn new(quick: bool) -> Self {
+        if quick {
+            let why = || "--quick".to_owned();
+            return Self { device: Err(why()), dawn: Err(why()), twin: Err(why()), wheels: Err(why()) };
+        }
+        Self { device: lavapipe::ensure(), dawn: dawn::ensure(), twin: cuda::twin(), wheels: cuda::wheels() }
+    }
 }
 
 /// What a command's end means.
@@ -30,15 +49,16 @@ impl Checks {
             let command = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
             outcome(&run(&mut cargo(&command), false))
         });
-        let device = if quick { Err("--quick".to_owned()) } else { lavapipe::ensure() };
-        let dawn = if quick { Err("--quick".to_owned()) } else { dawn::ensure() };
-        checks.test(quick, ci, device.is_ok(), dawn.as_deref().ok());
+        let found = Found::new(quick);
+        checks.test(quick, ci, &found);
         let there = |there: Result<(), String>| match there {
             Ok(()) => Outcome::Passed,
             Err(why) => Outcome::NotRun { why, required: !quick },
         };
-        checks.note("a device for the wgpu tests", || there(device));
-        checks.note("Dawn for the tests under Tint", || there(dawn.map(drop)));
+        checks.note("a device for the wgpu tests", || there(found.device));
+        checks.note("Dawn for the tests under Tint", || there(found.dawn.map(drop)));
+        checks.note("the CPU twin for CUDA's tests", || there(found.twin.map(drop)));
+        checks.note("NVRTC and NCCL for CUDA's tests", || there(found.wheels.map(drop)));
         if quick {
             return checks;
         }
@@ -58,10 +78,6 @@ impl Checks {
                 }
             }
         });
-        checks.note("the CUDA backend on its twin", || Outcome::NotRun {
-            why: "it is not part of this command yet: cargo test --package backend-cuda".to_owned(),
-            required: false,
-        });
         checks.note("documentation", || {
             let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
             outcome(&run(command.env("RUSTDOCFLAGS", "--deny warnings"), false))
@@ -77,25 +93,40 @@ impl Checks {
         self.done.push((name, outcome, start.elapsed()));
     }
 
-    /// Every test of the workspace; with `quick`, not those of wgpu.
-    fn test(&mut self, quick: bool, ci: bool, device: bool, dawn: Option<&Path>) {
-        let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--exclude", "backend-cuda"];
+    /// Every test of the workspace; with `quick`, not those of wgpu and CUDA.
+    fn test(&mut self, quick: bool, ci: bool, found: &Found) {
+        let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
         if quick {
             arguments.extend(["--exclude", "backend-wgpu"]);
         }
         arguments.extend(["--", "--show-output"]);
         if quick {
-            // Tests of the wgpu backend, and those under Dawn, say so in their names, or in their file's.
-            arguments.extend(["--skip", "wgpu", "--skip", "dawn"]);
+            // Tests of these backends, and those under Dawn, say so in their names, or in their file's.
+            arguments
+                .extend(["wgpu", "dawn", "cuda", "nvrtc", "nccl"].iter().flat_map(|name| ["--skip", name]));
         }
         let mut command = cargo(&arguments);
-        let required = [("wgpu", device), ("dawn", dawn.is_some())];
+        let wheels = found.wheels.as_ref().ok();
+        let required = [
+            ("wgpu", found.device.is_ok()),
+            ("dawn", found.dawn.is_ok()),
+            ("cuda-twin", found.twin.is_ok()),
+            ("nvrtc", wheels.is_some()),
+            ("nccl", wheels.is_some()),
+        ];
         let required: Vec<_> = required.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         command.env("MTNLG_REQUIRE", required.join(","));
-        match dawn {
-            Some(folder) => command.env("MTNLG_DAWN", folder),
-            None => command.env_remove("MTNLG_DAWN"),
-        };
+        for (name, folder) in [
+            ("MTNLG_DAWN", found.dawn.as_ref().ok()),
+            ("MTNLG_CUDA_LIBRARIES", found.twin.as_ref().ok()),
+            ("MTNLG_NVRTC", wheels.map(|wheels| &wheels.nvrtc)),
+            ("MTNLG_NCCL", wheels.map(|wheels| &wheels.nccl)),
+        ] {
+            match folder {
+                Some(folder) => command.env(name, folder),
+                None => command.env_remove(name),
+            };
+        }
         if ci {
             command.env("CARGO_INCREMENTAL", "0");
         }

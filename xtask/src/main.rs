@@ -5,6 +5,7 @@
 
 mod checks;
 mod command;
+mod cuda;
 mod dawn;
 mod harness;
 mod lavapipe;
@@ -12,6 +13,7 @@ mod mpi;
 mod packages;
 mod readme;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,29 +30,21 @@ enum Outcome {
     },
 }
 
-const USAGE: &str = "usage: cargo xtask test [--quick] | dawn
+const USAGE: &str = "usage: cargo xtask test [--quick] | dawn | twin
 
-  test           every check: formatting, clippy, tests (on the CPU, on wgpu and under Dawn), documentation, commands in the documents, cargo deny
+  test           every check: formatting, clippy, tests (on the CPU, on wgpu, under Dawn, and CUDA on its twin), documentation, commands in the documents,
+                 cargo deny
   test --quick   the inner loop: formatting, clippy and the tests that need no GPU
-  dawn           installs Dawn and SwiftShader for the tests under Dawn, and prints their folder, which MTNLG_DAWN is to name";
+  dawn           installs Dawn and SwiftShader for the tests under Dawn, and prints their folder, which MTNLG_DAWN is to name
+  twin           builds the CPU twin of a machine with NVIDIA GPUs, and prints its folder, which MTNLG_CUDA_LIBRARIES is to name";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => false,
         ["test", "--quick"] => true,
-        ["dawn"] => {
-            return match dawn::ensure() {
-                Ok(folder) => {
-                    println!("{}", folder.display());
-                    ExitCode::SUCCESS
-                }
-                Err(why) => {
-                    eprintln!("{why}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
+        ["dawn"] => return print(dawn::ensure()),
+        ["twin"] => return print(cuda::twin()),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -62,6 +56,20 @@ fn main() -> ExitCode {
     };
     let ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0");
     report(&Checks::run(quick, ci), ci)
+}
+
+/// Prints a folder, or why there is none.
+fn print(folder: Result<PathBuf, String>) -> ExitCode {
+    match folder {
+        Ok(folder) => {
+            println!("{}", folder.display());
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints the table and the count; the exit code says whether all is well.

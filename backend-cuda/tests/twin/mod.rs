@@ -1,4 +1,4 @@
-//! The CPU twin of a machine with GPUs: the libraries of `twin/`, built by g++ once for each state of their sources.
+//! The CPU twin of a machine with GPUs: the libraries of `twin/`, which its `build.sh` builds by g++ for each state of their sources.
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 use std::path::{Path, PathBuf};
@@ -7,49 +7,25 @@ use std::sync::OnceLock;
 
 use backend_cuda::Settings;
 
-/// The libraries' names as the host's loader asks for them, and their sources.
-const LIBRARIES: [(&str, &str); 3] =
-    [("libcuda.so", "driver.cpp"), ("libnvrtc.so", "nvrtc.cpp"), ("libnccl.so", "nccl.cpp")];
-
-/// Where its libraries and its compiled kernels are; the error says what is missing. Built once a process.
+/// Where its libraries are; the error says what is missing. Built once a process.
 pub fn settings() -> Result<Settings, String> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let at = BUILT.get_or_init(build).clone()?;
-    let cache = std::env::var_os("TWIN_CACHE").map_or_else(|| at.join("kernels"), PathBuf::from);
-    Ok(Settings { libraries: Some(at), cache: Some(cache), ..Settings::default() })
+    // Those with a fault are for nobody else.
+    let cache = std::env::var_os("TWIN_DROP").map(|_| at.join("kernels"));
+    Ok(Settings { cache, libraries: Some(at), ..Settings::default() })
 }
 
 fn build() -> Result<PathBuf, String> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err("the twin switches stacks in the assembly of x86-64 Linux".to_owned());
     }
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("twin");
-    let mut hash = blake3::Hasher::new();
-    let mut names: Vec<_> = std::fs::read_dir(&sources).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    for path in &names {
-        hash.update(&std::fs::read(path).unwrap());
+    if Command::new("g++").arg("--version").output().is_err() {
+        return Err("the twin needs g++".to_owned());
     }
-    let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("twin-{}", &hash.finalize().to_hex()[..16]));
-    std::fs::create_dir_all(&at).unwrap();
-    for (library, source) in LIBRARIES {
-        if at.join(library).exists() {
-            continue;
-        }
-        // Beside, then renamed: another test program may build the same.
-        let beside = at.join(format!("{library}.{}", std::process::id()));
-        let mut command = Command::new("g++");
-        command.args(["-std=c++17", "-O2", "-shared", "-fPIC", "-pthread", "-Wall"]);
-        for (name, header) in [("TWIN_DEVICE", "device.h"), ("TWIN_TENSOR", "tensor.h")] {
-            command.arg(format!("-D{name}=\"{}\"", sources.join(header).display()));
-        }
-        command.arg(format!("-Wl,-soname,{library}")).arg("-o").arg(&beside).arg(sources.join(source));
-        if source == "nccl.cpp" {
-            command.arg(at.join("libcuda.so"));
-        }
-        let output = command.output().map_err(|error| format!("the twin needs g++: {error}"))?;
-        assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
-        std::fs::rename(&beside, at.join(library)).unwrap();
-    }
+    let at = Path::new(env!("CARGO_TARGET_TMPDIR")).join("twin");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("twin/build.sh");
+    let output = Command::new("sh").arg(script).arg(&at).output().map_err(|error| format!("sh: {error}"))?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(at)
 }

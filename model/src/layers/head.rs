@@ -24,7 +24,7 @@ pub struct HeadActivations<B: Backend> {
     pub logits: Chunked<B>,
     /// `[t]` a chunk: the rows' maximum; the first one becomes the group's.
     max: Chunked<B>,
-    /// `[2, t]` a chunk: sums of exponentials and target logits, together so that one all-reduce takes both; the first one becomes the group's.
+    /// `[2, t]` a chunk: sums of exponentials, and target logits less the maximum, together so that one all-reduce takes both; the first one becomes the group's.
     sums: Chunked<B>,
     /// `[t]`: loss of each token.
     pub loss: Tensor<B::Buffer>,
@@ -54,13 +54,13 @@ impl<B: Backend> HeadActivations<B> {
         })
     }
 
-    /// `[t]` each, behind [`Head::losses`]: the largest logit of each row, and its target's.
+    /// `[t]`, behind [`Head::losses`]: the target's logit less the largest one of its row, 0 where no other is larger.
     ///
     /// # Errors
-    /// None: both are windows of what is there.
-    pub fn largest_and_target(&self) -> Result<[View<'_, B::Buffer>; 2]> {
+    /// None: it is a window of what is there.
+    pub fn target_below_largest(&self) -> Result<View<'_, B::Buffer>> {
         let [_, target] = self.sums(0)?;
-        Ok([self.max.at(0), target])
+        Ok(target)
     }
 
     /// `[t]` each: a chunk's sums of exponentials, its target logits.

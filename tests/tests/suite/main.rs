@@ -4,9 +4,29 @@ mod faulty;
 
 use std::sync::Arc;
 
-use conformance::ops::{self, checks};
-use conformance::{Case, Failure, Report};
+use backend::Backend;
+use conformance::suite::groups;
+use conformance::{Case, Failure, Subject, ops};
 use faulty::{Fault, Faulty};
+
+/// What a run of cases found.
+struct Report {
+    /// How many ran.
+    ran: usize,
+    /// Ids of those that failed, and why.
+    failures: Vec<(String, Failure)>,
+}
+
+impl Report {
+    fn of<B: Backend, C: Case>(backend: &B, cases: impl IntoIterator<Item = C>) -> Self {
+        let mut report = Self { ran: 0, failures: Vec::new() };
+        for case in cases {
+            report.ran += 1;
+            report.failures.extend(case.run(backend).err().map(|failure| (case.id(), failure)));
+        }
+        report
+    }
+}
 
 /// How many of the report's cases failed, each as `kind` says.
 fn found(report: &Report, kind: impl Fn(&Failure) -> bool) -> usize {
@@ -78,7 +98,7 @@ fn one_bit_between_two_runs_is_found() {
 
 #[test]
 fn a_wrong_call_that_passes_is_found() {
-    let report = checks::refusals(&Faulty::new(Fault::NoCheck));
+    let report = Report::of(&Faulty::new(Fault::NoCheck), ops::refusals::cases());
     assert_eq!(found(&report, |failure| matches!(failure, Failure::Refusal { .. })), 3);
 }
 
@@ -117,8 +137,31 @@ fn a_short_all_reduce_is_found() {
     conformance::collectives::all_reduce(connect);
 }
 
-/// Without a fault, and without one fused kernel of its own: the contract's compositions, too, are right.
-mod composed {
-    use super::*;
-    conformance::operation_tests!(Some(Box::new(Faulty::new(Fault::None))));
+/// Without a fault, and without one fused kernel of its own.
+struct Composed;
+
+impl Subject for Composed {
+    type Backend = Faulty;
+
+    fn name(&self) -> String {
+        "composed".to_owned()
+    }
+
+    fn open(&self) -> backend::Result<Arc<Faulty>> {
+        Ok(Arc::new(Faulty::new(Fault::None)))
+    }
+}
+
+/// The contract's compositions, too, are right.
+#[test]
+fn what_is_composed_conforms() {
+    let mut ran = 0;
+    for (_, cases) in groups::<Composed>().into_iter().filter(|(group, _)| *group != "collectives") {
+        let backend = Composed.open().unwrap();
+        for case in cases() {
+            ran += 1;
+            case.run(&Composed, &backend).unwrap_or_else(|failure| panic!("{}: {failure}", case.id()));
+        }
+    }
+    assert!(ran > 2500, "{ran} cases");
 }

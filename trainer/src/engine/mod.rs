@@ -8,12 +8,14 @@
 //! * `buckets`, `reducer`: the part of the gradients that replicas reduce while the last backward still runs;
 //! * [`optimizer`]: AdamW, over everything or a replica's share; [`scaler`]: f16's loss scale;
 //! * [`totals`]: what a step must know of the world: loss, gradient norm; [`tree`]: sums that no layout changes;
+//! * [`prefetch`]: samples read ahead of the step that needs them;
 //! * [`state`]: parameters and moments to and from the host, by logical name and slice.
 
 mod buckets;
 pub mod chunk;
 pub mod config;
 pub mod optimizer;
+pub mod prefetch;
 pub mod rank;
 mod reducer;
 pub mod scaler;
@@ -23,6 +25,7 @@ pub mod tree;
 
 pub use config::{RankConfig, StepPlan, StepStats};
 pub use optimizer::{AdamWSettings, Optimizer};
+pub use prefetch::{Prefetch, Shelf};
 pub use rank::Rank;
 pub use scaler::LossScaler;
 pub use state::TensorState;

@@ -322,6 +322,16 @@ impl<'a, B: Backend> Rank<'a, B> {
         }
     }
 
+    /// The samples that the rank reads of a step: its replica's, where its chunks begin or end the model; of a rank between, none.
+    pub fn reads(&self, first_sample: u64, global_batch: usize) -> std::ops::Range<u64> {
+        let reads =
+            |chunk: &ModelChunk<'a, B>| chunk.kept(0).tokens().is_some() || chunk.kept(0).targets().is_some();
+        let plan = StepPlan { first_sample, global_batch, lr: 0.0, stop: false };
+        let first = self.first_of(&plan, 0);
+        let share = (global_batch / self.config.layout.dp()) as u64;
+        first..first + if self.chunks.iter().any(reads) { share } else { 0 }
+    }
+
     /// Mean loss of `batches` global batches from `first_sample` on, in nats a token; nothing is dropped and nothing learnt. The same on every rank.
     ///
     /// # Errors

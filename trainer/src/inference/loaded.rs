@@ -152,6 +152,16 @@ impl Loaded {
         self.found.reader.dir().display().to_string()
     }
 
+    /// The hash of the checkpoint.
+    pub fn hash(&self) -> String {
+        self.found.reader.hash()
+    }
+
+    /// The run directory that it lies in.
+    pub fn run_dir(&self) -> &std::path::Path {
+        &self.found.run
+    }
+
     /// What all processes of a run must have in common.
     pub fn identity(&self) -> String {
         format!("{} {:?} {:?}", self.found.reader.hash(), self.layout, self.options)

@@ -3,9 +3,10 @@
 //! * [`loaded`]: a checkpoint, its tokenizer, and how it is to be run; [`ranks`]: the ranks that run it, of which one has the say.
 //! * [`step`]: what that rank tells the others to do, through [`Model`].
 //! * [`batcher`]: continuous batching of prompts; [`sampling`]: how the next token is drawn; [`scoring`]: log-likelihoods of continuations.
-//! * [`generate`], [`score`], [`serve`]: the commands.
+//! * [`generate`], [`score`], [`serve`], [`evaluate`]: the commands.
 
 pub mod batcher;
+pub mod evaluate;
 pub mod generate;
 pub mod loaded;
 pub mod ranks;

@@ -36,7 +36,7 @@ pub const CONFIG_FILE: &str = "config.toml";
 /// The name of the report in a run directory.
 pub const REPORT_FILE: &str = "report.html";
 
-/// Set by Ctrl-C, read by the ranks at the beginning of each step.
+/// Set by Ctrl-C and SIGTERM, read by the ranks at the beginning of each step.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Trains as configured; with `resume` the run in `run.dir` goes on from its newest good checkpoint. Returns the summary; `None` in a process that is not
@@ -95,14 +95,7 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
     };
     say(&describe(&config, process.is_some()));
 
-    ctrlc::set_handler(|| {
-        // A second one does not wait for the checkpoint.
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step, with a checkpoint (Ctrl-C again: at once)");
-    })
-    .map_err(|error| Error::other(format!("cannot catch Ctrl-C: {error}")))?;
+    stop_on_signals()?;
 
     let begin = Instant::now();
     let nobody = Mutex::new(Nobody);
@@ -126,6 +119,32 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
     let books = books.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     books.progress.finish();
     finish(&config, &device, &text, &books, ended, (seconds, &recorders)).map(Some)
+}
+
+/// From now on Ctrl-C and SIGTERM ask for an end after the step, with a checkpoint.
+fn stop_on_signals() -> Result<()> {
+    ctrlc::set_handler(|| {
+        // A second one does not wait for the checkpoint.
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step, with a checkpoint (Ctrl-C again: at once)");
+    })
+    .map_err(|error| Error::other(format!("cannot catch Ctrl-C: {error}")))?;
+    // What a scheduler sends before it takes the machine away, often more than once.
+    #[cfg(unix)]
+    {
+        let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])
+            .map_err(|error| Error::other(format!("cannot catch SIGTERM: {error}")))?;
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                if !STOP.swap(true, Ordering::Relaxed) {
+                    eprintln!("SIGTERM: stopping after this step, with a checkpoint");
+                }
+            }
+        });
+    }
+    Ok(())
 }
 
 /// What must be the same in all processes of a run.

@@ -9,7 +9,7 @@ use backend::{Backend, Communicator, Group, GroupKind};
 
 use crate::checkpoint::{Meta, Reader, Writer};
 use crate::config::RunConfig;
-use crate::engine::{AdamWSettings, Rank, RankConfig, Samples, StepPlan};
+use crate::engine::{AdamWSettings, Prefetch, Rank, RankConfig, Samples, Shelf, StepPlan};
 use crate::ledger::Recorded;
 use crate::metrics::StepMetrics;
 use crate::timeline::Recorder;
@@ -44,7 +44,7 @@ pub struct Session<'a> {
     pub resume: Option<&'a Reader>,
     /// What checkpoints say of the run; the samples consumed are filled in.
     pub meta: Meta,
-    /// Set by Ctrl-C.
+    /// Set by Ctrl-C and SIGTERM; in whichever process, all stop after the step.
     pub stop: &'a AtomicBool,
     /// Who is told.
     pub observer: &'a Mutex<dyn Observer + 'a>,
@@ -117,7 +117,11 @@ impl Session<'_> {
             SPANS,
         );
         let buckets = Recorded::new(communicator, Some(&beside));
-        let ended = self.train(backend, [&recorded, &buckets], [&recorder, &beside]);
+        let shelf = Shelf::default();
+        let ended = std::thread::scope(|scope| {
+            let samples = Prefetch::start(scope, &shelf, self.train, self.config.train.seq_len + 1);
+            self.train(backend, &samples, [&recorded, &buckets], [&recorder, &beside])
+        });
         if let Err(error) = &ended {
             // The run stops for the error, not for what the ledger cannot say of it.
             let _ = recorded.write(&self.config.run.dir, &error.to_string());
@@ -133,6 +137,7 @@ impl Session<'_> {
     fn train<'a, B: Backend>(
         &self,
         backend: &'a B,
+        samples: &Prefetch<'_>,
         [communicator, buckets]: [&'a Recorded<'a, B::Buffer>; 2],
         [recorder, beside]: [&'a Recorder; 2],
     ) -> Result<Ended> {
@@ -159,12 +164,19 @@ impl Session<'_> {
             let global_batch = batch.global_batch(first_sample);
             let tokens = global_batch as u64 * seq_len;
             let lr = schedule.at(position.scheduled_tokens + tokens);
-            let stop = first_rank && self.stop.load(Ordering::Relaxed);
+            let stop = self.stop.load(Ordering::Relaxed);
             let recording = recorded.contains(&step);
             [recorder, beside].iter().for_each(|recorder| recorder.pause(!recording));
             rank.record(recording.then_some(recorder));
             let plan = StepPlan { first_sample, global_batch, lr: lr as f32, stop };
-            let stats = rank.train_step(self.train, plan)?;
+            // What the next step reads is read while this one runs.
+            let next = first_sample + global_batch as u64;
+            let next = match step < train.steps {
+                true => rank.reads(next, batch.global_batch(next)),
+                false => next..next,
+            };
+            samples.announce(rank.reads(first_sample, global_batch).start, next);
+            let stats = rank.train_step(samples, plan)?;
             [recorder, beside].iter().for_each(|recorder| recorder.pause(true));
             let tokens_per_second = tokens as f64 / (backend.now() - begin).as_secs_f64();
             if !(stats.skipped || stats.loss.is_finite() && stats.grad_norm.is_finite()) {
