@@ -265,7 +265,7 @@ fn the_server_answers_as_openai_does() {
     assert_eq!(server.get("/v1/completions").0, 405);
     assert_eq!(server.get("/elsewhere").0, 404);
     let metrics = server.get("/metrics").1;
-    assert!(metrics.contains("mtnlg_requests_total{code=\"400\"} 7"), "{metrics}");
+    assert!(metrics.contains("mtnlg_requests_total{code=\"400\"} 8"), "{metrics}");
     server.stop();
 }
 
