@@ -184,7 +184,7 @@ impl Compiler {
         defines: &[(&str, &str)],
         capability: (i32, i32),
     ) -> std::result::Result<Vec<u8>, String> {
-        self.kept("bin", (name, source, defines, capability), |compiled| compiled.image)
+        self.kept("bin", name, source, defines, capability, |compiled| compiled.image)
     }
 
     /// What the compiler says: as [`image`](Self::image).
@@ -199,7 +199,7 @@ impl Compiler {
         capability: (i32, i32),
     ) -> std::result::Result<String, String> {
         let log =
-            self.kept("log", (name, source, defines, capability), |compiled| compiled.log.into_bytes())?;
+            self.kept("log", name, source, defines, capability, |compiled| compiled.log.into_bytes())?;
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
@@ -207,7 +207,10 @@ impl Compiler {
     fn kept(
         &self,
         kind: &str,
-        (name, source, defines, capability): (&str, &str, &[(&str, &str)], (i32, i32)),
+        name: &str,
+        source: &str,
+        defines: &[(&str, &str)],
+        capability: (i32, i32),
         part: impl Fn(Compiled) -> Vec<u8>,
     ) -> std::result::Result<Vec<u8>, String> {
         let options = self.options(defines, capability)?;

@@ -3,6 +3,8 @@
 //! Each fault runs in a process of its own, this test program with `TWIN_DROP` set, which runs the ignored test `child`. That the same cases pass without a
 //! fault is the conformance suite's to say.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
+
 mod twin;
 
 use std::process::Command;

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <sys/mman.h>
 #include <thread>
 #include <vector>
@@ -234,7 +235,16 @@ static const char* run_block(Block& block, Random& random, uint64_t seed) {
 
 // Blocks first .. last of a launch, in order; what went wrong, or null.
 static const char* run_blocks(const Launch& launch, void (*body)(const void*), const void* params, uint64_t first, uint64_t last) {
-    static thread_local Block block;
+    // Stacks are used again; not by way of the thread's storage, of which there is little (see `here`).
+    static std::mutex mutex;
+    static std::vector<std::unique_ptr<Block>> idle;
+    std::unique_ptr<Block> owned;
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (!idle.empty()) owned = std::move(idle.back()), idle.pop_back();
+    }
+    if (!owned) owned.reset(new Block());
+    Block& block = *owned;
     here = &block;
     block.threads = launch.threads;
     block.grid = {launch.grid[0], launch.grid[1], launch.grid[2]};
@@ -247,15 +257,18 @@ static const char* run_blocks(const Launch& launch, void (*body)(const void*), c
     block.stacks.grow(launch.threads);
     if (block.dynamic_bytes < launch.shared) block.dynamic.reset(new char[launch.shared + 128]), block.dynamic_bytes = launch.shared;
     Random random(launch.seed + (first << 32));
-    for (uint64_t i = first; i < last; i++) {
+    const char* fault = nullptr;
+    for (uint64_t i = first; i < last && !fault; i++) {
         const uint64_t x = launch.grid[0], y = launch.grid[1];
         block.block = {(unsigned)(i % x), (unsigned)(i / x % y), (unsigned)(i / x / y)};
         block.shared.clear();
         if (block.dynamic) memset(block.dynamic.get(), 0xff, block.dynamic_bytes + 128);
         for (Warp& warp : block.warps) warp.arrived = warp.mask = warp.generation = 0;
-        if (const char* fault = run_block(block, random, launch.seed)) return fault;
+        fault = run_block(block, random, launch.seed);
     }
-    return nullptr;
+    std::lock_guard<std::mutex> lock(mutex);
+    idle.push_back(std::move(owned));
+    return fault;
 }
 
 // A launch; what went wrong, or null. Many blocks are shared out among threads of the system, for a kernel may not count on an order of blocks.
