@@ -85,8 +85,10 @@ kernels! {
     CrossEntropyLoss "cross_entropy/loss.wgsl" ["WIDE"] [] { n: u32, }
     CrossEntropyBackward "cross_entropy/backward.wgsl" ["WIDE"] [] { rows: u32, v: u32, first_column: u32, scale: f32, }
     Embedding "embedding/forward.wgsl" ["WIDE"] [] { rows: u32, h: u32, v: u32, first_of_table: u32, }
-    EmbeddingLinks "embedding/backward_links.wgsl" [] [] { t: u32, v: u32, first_of_table: u32, }
-    EmbeddingBackward "embedding/backward.wgsl" ["WIDE"] [] { t: u32, v: u32, h: u32, }
+    EmbeddingLinks "embedding/backward_links.wgsl" [] ["OWNER_LANES" = &[8, 64]] {
+        t: u32, v: u32, first_of_table: u32, owners: u32,
+    }
+    EmbeddingBackward "embedding/backward.wgsl" ["WIDE"] [] { t: u32, v: u32, h: u32, first_of_table: u32, }
     AdamW "adamw/adamw.wgsl" ["WIDE"] [] {
         n: u32, lr: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32, eps: f32, weight_decay: f32, grad_scale: f32,
         correction1: f32, correction2: f32,

@@ -241,8 +241,7 @@ impl<'a, B: Backend> Decoder<'a, B> {
                 });
                 let (loss, below) = (loss?, below?);
                 scores.extend(
-                    (0..rows.len())
-                        .map(|i| Score { log_likelihood: -loss[i], is_greedy: below[i] >= 0.0 }),
+                    (0..rows.len()).map(|i| Score { log_likelihood: -loss[i], is_greedy: below[i] >= 0.0 }),
                 );
                 Ok(())
             })?;

@@ -19,7 +19,7 @@ pub mod suite;
 
 pub use case::{Case, Failure};
 pub use measure::Measure;
-pub use number::{Bounded, Real, U, exact, growth, stored};
+pub use number::{Bounded, BoundedSum, Real, U, exact, growth, stored};
 pub use operands::{Handle, Operands, Outputs, Place, Views};
 pub use require::or_skip;
 pub use subject::{Expectation, Subject};

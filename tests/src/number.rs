@@ -57,8 +57,18 @@ pub trait Real:
     fn ln(self) -> Self;
     /// Its hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// A sum to which terms are added one at a time; [`sum`](Self::sum) makes it at once.
+    type Sum: Copy + Default;
+    /// Adds a term.
+    fn add_to(sum: &mut Self::Sum, term: Self);
+    /// What it comes to, whatever order a device adds in.
+    fn total(sum: Self::Sum) -> Self;
     /// The sum of the terms, in any order.
-    fn sum(terms: impl IntoIterator<Item = Self>) -> Self;
+    fn sum(terms: impl IntoIterator<Item = Self>) -> Self {
+        let mut sum = Self::Sum::default();
+        terms.into_iter().for_each(|term| Self::add_to(&mut sum, term));
+        Self::total(sum)
+    }
     /// The same number after further roundings, of that relative size together, that the formula does not show.
     fn rounded(self, relative: f64) -> Self;
 
@@ -91,8 +101,12 @@ impl Real for f64 {
     fn tanh(self) -> Self {
         self.tanh()
     }
-    fn sum(terms: impl IntoIterator<Item = Self>) -> Self {
-        terms.into_iter().sum()
+    type Sum = f64;
+    fn add_to(sum: &mut f64, term: Self) {
+        *sum += term;
+    }
+    fn total(sum: f64) -> Self {
+        sum
     }
     fn rounded(self, _relative: f64) -> Self {
         self
@@ -106,6 +120,15 @@ pub struct Bounded {
     pub value: f64,
     /// Bound of the absolute error.
     pub error: f64,
+}
+
+/// A sum of [`Bounded`] terms in the making: how many, their sum, that of their magnitudes and that of their errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BoundedSum {
+    n: usize,
+    value: f64,
+    absolute: f64,
+    inherited: f64,
 }
 
 impl Bounded {
@@ -201,14 +224,15 @@ impl Real for Bounded {
         let exponential = 2.0 * (3.0 + 4.0 * self.value.abs()) * U;
         Self { value, error: slope * self.error + slope / 2.0 * exponential + 8.0 * U }
     }
-    fn sum(terms: impl IntoIterator<Item = Self>) -> Self {
-        let (mut n, mut value, mut absolute, mut inherited) = (0, 0.0, 0.0, 0.0);
-        for term in terms {
-            n += 1;
-            value += term.value;
-            absolute += term.value.abs();
-            inherited += term.error;
-        }
+    type Sum = BoundedSum;
+    fn add_to(sum: &mut BoundedSum, term: Self) {
+        sum.n += 1;
+        sum.value += term.value;
+        sum.absolute += term.value.abs();
+        sum.inherited += term.error;
+    }
+    fn total(sum: BoundedSum) -> Self {
+        let BoundedSum { n, value, absolute, inherited } = sum;
         Self { value, error: inherited + growth(n) * U * (absolute + inherited) }
     }
     fn rounded(self, relative: f64) -> Self {

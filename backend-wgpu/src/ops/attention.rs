@@ -17,7 +17,8 @@ const SLICE: usize = 8;
 const MAX_HEAD: usize = 256;
 /// Lanes of a workgroup of `attention/subgroup_*.wgsl`.
 const SUBGROUP: usize = 8;
-/// The largest head that those kernels take: they are unrolled over it.
+/// The largest head that those kernels take: they are unrolled over it, and so they take vectors only. Single halves of words, unrolled, are minutes of
+/// compilation for a head of 128.
 const SUBGROUP_HEAD: usize = 160;
 /// Vectors of four that a lane there keeps of each of its operands and results, over all of its rows.
 const SUBGROUP_ROW: usize = 64;
@@ -100,7 +101,13 @@ macro_rules! run {
         let (backend, call): (&WgpuBackend, &Call<'_>) = ($backend, $call);
         let AttentionDims { b, s, a, d } = call.dims;
         let vectors = d.div_ceil(4);
-        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD;
+        // The whole call decides, so that all of its shares are of one family.
+        let in_fours = || -> Result<bool> {
+            let $of = Share { at: [0; 3], count: [b, a, 0] };
+            let $launch = backend.call(call.op, params!($subgroup, call, $of)).wide(d % 4 == 0);
+            Ok($operands.is_wide())
+        };
+        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD && in_fours()?;
         let lane_rows = (SUBGROUP_ROW * 2 / $kept / vectors).clamp(1, 4);
         let block = if subgroup { SUBGROUP * lane_rows } else { TILE };
         let most = backend.most_products / ($products * (block * s * d) as u64).max(1);

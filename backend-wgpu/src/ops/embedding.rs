@@ -6,8 +6,11 @@ use crate::kernels;
 use crate::launch::Grid;
 use crate::memory::WgpuBuffer;
 
-/// Lanes of `embedding/backward_links.wgsl`.
-const LINK_LANES: usize = 64;
+/// Lanes of a workgroup of `embedding/backward_links.wgsl`, and how many of them there are: they share the rows out, and each looks at all tokens. Few where
+/// lanes are a processor's.
+fn owners(software: bool) -> [usize; 2] {
+    if software { [8, 2] } else { [64, 64] }
+}
 
 /// Tokens that one dispatch looks through: its work is bounded, and lavapipe ends a loop after 65,535 rounds, whatever is left.
 const MOST_TOKENS: usize = 32_768;
@@ -48,17 +51,22 @@ impl WgpuBackend {
             let count = MOST_TOKENS.min(t - first);
             let (tokens, dy) = (args.tokens.rows(first, count)?, args.dy.rows(first, count)?);
             let links = flat(args.workspace)?.rows(0, workspace(count, v))?;
-            let (tokens_here, rows) = (count as u32, v as u32);
-            let params =
-                kernels::EmbeddingLinks { t: tokens_here, v: rows, first_of_table: args.first_row as u32 };
-            let groups = [v.div_ceil(LINK_LANES), 1, 1];
-            self.call(OP, params).read(tokens).write(links).run(Grid::Exact(groups))?;
-            self.call(OP, kernels::EmbeddingBackward { t: tokens_here, v: rows, h: h as u32 })
+            self.do_fill(links.rows(0, v)?, 0.0)?;
+            let [lanes, groups] = owners(self.device.info.software);
+            let (t, v, first_of_table) = (count as u32, v as u32, args.first_row as u32);
+            let owners = (lanes * groups) as u32;
+            self.call(OP, kernels::EmbeddingLinks { t, v, first_of_table, owners })
+                .define("OWNER_LANES", lanes as u32)
+                .read(tokens)
+                .write(links)
+                .run(Grid::Exact([groups, 1, 1]))?;
+            self.call(OP, kernels::EmbeddingBackward { t, v, h: h as u32, first_of_table })
                 .wide(h % 4 == 0)
                 .read_wide(dy)
+                .read(tokens)
                 .read(links)
                 .write_wide(args.dtable)
-                .run(Grid::Blocks(h, v))?;
+                .run(Grid::Blocks(h, count))?;
         }
         Ok(())
     }

@@ -73,9 +73,10 @@ pub fn forward<R: Real>(p: &Attention, qkv: &[R]) -> (Vec<R>, Vec<R>) {
         let weight = |&score: &R| (score - R::exact(max)).exp().rounded(rescaled);
         let weights: Vec<R> = scores.iter().map(weight).collect();
         let total = R::sum(weights.iter().copied());
+        let kept: Vec<R> = weights.iter().enumerate().map(|(k, &w)| w * p.factor(at, k)).collect();
         for i in 0..p.d {
-            let term = |(k, &w): (usize, &R)| w * p.factor(at, k) * qkv[p.qkv([b, k, a], 2, i)];
-            out[p.out(at, i)] = R::sum(weights.iter().enumerate().map(term)) / total;
+            let term = |(k, &w): (usize, &R)| w * qkv[p.qkv([b, k, a], 2, i)];
+            out[p.out(at, i)] = R::sum(kept.iter().enumerate().map(term)) / total;
         }
         lse[(b * p.a + a) * p.s + q] = R::exact(max) + total.ln();
     }
@@ -98,7 +99,7 @@ pub(super) fn records<R: Real>(scores: &[R]) -> usize {
 
 /// `dqkv`, from what the forward saved.
 pub fn backward<R: Real>(p: &Attention, qkv: &[R], out: &[R], lse: &[R], dout: &[R]) -> Vec<R> {
-    let mut terms: Vec<Vec<R>> = vec![Vec::new(); qkv.len()];
+    let mut sums = vec![R::Sum::default(); qkv.len()];
     let scale = R::exact(p.scale).rounded(U);
     for at @ [b, q, a] in p.positions() {
         let delta = R::sum((0..p.d).map(|i| dout[p.out(at, i)] * out[p.out(at, i)]));
@@ -111,13 +112,13 @@ pub fn backward<R: Real>(p: &Attention, qkv: &[R], out: &[R], lse: &[R], dout: &
             let ds = scale * probability * (dp - delta);
             for i in 0..p.d {
                 let (query, key) = (p.qkv(at, 0, i), p.qkv([b, k, a], 1, i));
-                terms[query].push(ds * qkv[key]);
-                terms[key].push(ds * qkv[query]);
-                terms[p.qkv([b, k, a], 2, i)].push(probability * factor * dout[p.out(at, i)]);
+                R::add_to(&mut sums[query], ds * qkv[key]);
+                R::add_to(&mut sums[key], ds * qkv[query]);
+                R::add_to(&mut sums[p.qkv([b, k, a], 2, i)], probability * factor * dout[p.out(at, i)]);
             }
         }
     }
-    terms.into_iter().map(R::sum).collect()
+    sums.into_iter().map(R::total).collect()
 }
 
 #[cfg(test)]

@@ -87,12 +87,7 @@ fn subject(loaded: &Loaded, args: &ModelArgs) -> Subject {
     let ModelArgs { backend, tensor, pipeline, precision, numerics, .. } = args;
     let layout = format!("{backend}, {precision}, {numerics}, tensor {tensor}, pipeline {pipeline}");
     Subject {
-        model: format!(
-            "{} layers, hidden {}, {} parameters",
-            model.layers,
-            model.hidden,
-            model.parameters()
-        ),
+        model: format!("{} layers, hidden {}, {} parameters", model.layers, model.hidden, model.parameters()),
         checkpoint: args.checkpoint.display().to_string(),
         key: format!("{} {backend} {precision} {numerics}", loaded.hash()),
         backend: layout,
