@@ -12,7 +12,7 @@
 //!
 //! * [`device`] and [`launch`]: which backend, and the ranks on it; [`engine`]: what a rank does in a step; [`ledger`]: what it said to the others.
 //! * [`mod@rehearse`] and [`planner`]: the same ranks on a cluster that is not there, and `mtnlg plan`;
-//! * [`run`]: `mtnlg train`; [`generate`]: continuations; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`;
+//! * [`run`]: `mtnlg train`; [`inference`]: a trained model in use; [`mod@bench`]: `mtnlg bench`; [`parity`]: `mtnlg parity`; [`exchange`]: `mtnlg checkpoint`;
 //!   [`subjects`]: what `mtnlg conformance` tests.
 //!
 //! Over all of them stand
@@ -28,7 +28,6 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod exchange;
-pub mod generate;
 pub mod inference;
 pub mod launch;
 pub mod layout;

@@ -128,6 +128,25 @@ impl Loaded {
         Ok(Self { tokenizer, chunks, layout, options, found })
     }
 
+    /// A model on one rank, in f32.
+    ///
+    /// # Errors
+    /// Its tokenizer is not there.
+    pub fn whole(found: Found) -> Result<Self> {
+        let layout = Layout::new(1, 1, 1).map_err(|error| Error::user(error.to_string()))?;
+        let meta = found.reader.meta();
+        let options = DecoderOptions {
+            slots: 1,
+            length: meta.model.seq_len,
+            tokens: 1,
+            rows: 1,
+            vocabulary: meta.tokenizer.tokens.min(meta.model.vocab),
+            dtype: DType::F32,
+            partial: DType::F32,
+        };
+        Ok(Self { tokenizer: found.tokenizer()?, chunks: 1, layout, options, found })
+    }
+
     /// Makes room for that.
     pub fn reserve(&mut self, needs: Needs) {
         let DecoderOptions { slots, length, tokens, rows, .. } = &mut self.options;

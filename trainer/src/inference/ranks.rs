@@ -8,6 +8,7 @@ use model::{Decoder, Place, Score, TensorGroup};
 
 use super::step::{Answer, Capacity, Model, Step, Want};
 use super::{Loaded, ModelArgs};
+use crate::device::Device;
 use crate::launch::{Job, Process, World, launch};
 use crate::layout::Coordinates;
 use crate::{Error, Result};
@@ -43,6 +44,19 @@ pub fn run<R: Send>(
         ))
         .remedy("start as many as --tensor times --pipeline")),
     }
+}
+
+/// As [`run`] on a device that is there, all ranks in this process.
+///
+/// # Errors
+/// Those of `work`, of the device and of the ranks.
+pub fn on<R: Send>(
+    device: &Device,
+    loaded: &Loaded,
+    work: impl FnOnce(&mut dyn Model) -> Result<R> + Send,
+) -> Result<Option<R>> {
+    let work = Mutex::new(Some(work));
+    launch(device, loaded.layout.world_size(), Use { loaded, work: &work })
 }
 
 struct Use<'a, W> {

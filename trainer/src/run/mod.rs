@@ -190,7 +190,7 @@ fn finish(
     let (checkpoint, _) = Reader::newest_good(dir)?;
     // A few sentences are not worth measuring kernels for.
     let device = device.clone().with_kernels(Kernels::Fixed);
-    let samples = launch(&device, 1, samples::Continue { config, text, checkpoint: &checkpoint })?;
+    let samples = samples::samples(&device, config, text, checkpoint, dir)?;
     let report = Report { config, metrics: &books.lines, summary: &summary, samples: &samples };
     metrics::replace(&dir.join(REPORT_FILE), report.html_with(recorders).as_bytes())?;
     summary.write(dir)?;
