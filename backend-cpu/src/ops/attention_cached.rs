@@ -164,10 +164,12 @@ pub(crate) fn attention_cached<T: Element>(
         }
         let shared = if (shared_slot as usize) < n { (shared as usize).min(s) } else { 0 };
         let slots = [if shared > 0 { shared_slot } else { slot }, slot];
-        // SAFETY: nobody writes the cache any more.
-        let from = |which: usize| {
-            slots.map(|slot| unsafe { cache.cells(at(slot, head, which)..at(slot, head, which) + s * d) })
+        let of_slot = |slot: u32, which: usize| {
+            let first = at(slot, head, which);
+            // SAFETY: nobody writes the cache any more.
+            unsafe { cache.cells(first..first + s * d) }
         };
+        let from = |which: usize| slots.map(|slot| of_slot(slot, which));
         let mut ends = [0; ROWS];
         for (end, place) in ends.iter_mut().zip(&places[first..first + count]) {
             *end = place[1] as usize + 1;

@@ -92,16 +92,15 @@ impl Loaded {
             false => Err(Error::user(format!("{what}, {have}, cannot be cut in {parts} equal parts"))
                 .remedy(format!("choose a {flag} that divides it"))),
         };
-        if invariant {
-            if !args.chunks.is_power_of_two() || args.tensor == 0 || !args.chunks.is_multiple_of(args.tensor)
-            {
-                return Err(Error::user(format!(
-                    "invariant numerics need a power of two that {} tensor ranks divide",
-                    args.tensor
-                ))
-                .value(format!("--chunks {}", args.chunks))
-                .remedy("choose another --chunks or --tensor"));
-            }
+        let power =
+            args.chunks.is_power_of_two() && args.tensor > 0 && args.chunks.is_multiple_of(args.tensor);
+        if invariant && !power {
+            return Err(Error::user(format!(
+                "invariant numerics need a power of two that {} tensor ranks divide",
+                args.tensor
+            ))
+            .value(format!("--chunks {}", args.chunks))
+            .remedy("choose another --chunks or --tensor"));
         }
         let flag = if invariant { "--chunks" } else { "--tensor" };
         fits("the number of heads", model.heads, chunks, flag)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -105,11 +105,8 @@ impl Engine {
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
             }
-            loop {
-                match self.work.try_recv() {
-                    Ok(work) => self.take(work, &mut batcher, &mut owners)?,
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(work) = self.work.try_recv() {
+                self.take(work, &mut batcher, &mut owners)?;
             }
             // Who has gone away needs no more.
             let gone: Vec<u64> =

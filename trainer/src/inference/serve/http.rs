@@ -268,8 +268,8 @@ impl Answer {
     ) -> Self {
         let tokenizer = shared.front.loaded.tokenizer();
         let Task { prompts, n, stops, stream, include_usage } = task;
-        let mut usage = Usage::default();
-        usage.prompt_tokens = prompts.iter().step_by(n).map(|prompt| prompt.tokens.len()).sum();
+        let prompt_tokens = prompts.iter().step_by(n).map(|prompt| prompt.tokens.len()).sum();
+        let usage = Usage { prompt_tokens, ..Usage::default() };
         let mut ready = VecDeque::new();
         let draft = |(index, prompt): (usize, Prompt)| {
             let mut draft = Draft {
