@@ -125,8 +125,8 @@ struct Block {
     const char* fault = nullptr;
     bool eager = false; // copies are made at once
 };
-// In the static part of a thread's storage, which is found without a call; there is room for that in little but pointers.
-static thread_local Block* here __attribute__((tls_model("initial-exec"))) = nullptr;
+// Not in the static part of a thread's storage: a process may load more kernels than that has room for.
+static thread_local Block* here = nullptr;
 
 static inline Fiber& me() { return here->fibers[here->current]; }
 static inline void pause(State state) {

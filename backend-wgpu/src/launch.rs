@@ -120,17 +120,6 @@ impl<'a, P: Params> Call<'a, P> {
         self
     }
 
-    /// Whether its vector operands are going to be vectors: `WIDE`.
-    pub fn is_wide(&self) -> bool {
-        self.takes_vectors(&merge(&self.operands))
-    }
-
-    fn takes_vectors(&self, merged: &Merged) -> bool {
-        let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(4 * o.element.size());
-        let flagged = P::KERNEL.flags.contains(&"WIDE");
-        self.wide && flagged && !merged.mixed && self.operands.iter().all(aligned)
-    }
-
     /// Launches it.
     ///
     /// # Errors
@@ -150,7 +139,6 @@ impl<'a, P: Params> Call<'a, P> {
     /// bind.
     pub fn prepare(self, grid: Grid) -> Result<Option<Launch>> {
         let merged = merge(&self.operands);
-        let wide = self.takes_vectors(&merged);
         let (mut bindings, mut windows) = (merged.bindings, merged.windows);
         if windows.len() > MAX_BINDINGS {
             return Err(Error::Unsupported {
@@ -158,7 +146,9 @@ impl<'a, P: Params> Call<'a, P> {
                 what: format!("{} buffers at once; {MAX_BINDINGS} is the most", windows.len()),
             });
         }
+        let aligned = |o: &Operand| !o.vector || o.start.is_multiple_of(4 * o.element.size());
         let flagged = P::KERNEL.flags.contains(&"WIDE");
+        let wide = self.wide && flagged && !merged.mixed && self.operands.iter().all(aligned);
         if self.native_f16 {
             bindings.read_natively();
         }

@@ -1,7 +1,7 @@
 use backend::Result;
 use backend::ops::{Attention, AttentionBackward, AttentionDims, AttentionDropout};
 use backend::philox::drop_below;
-use backend::{Error, View};
+use backend::{DType, Error, View};
 
 use super::halves;
 use crate::backend::{WgpuBackend, flat, roomy};
@@ -17,8 +17,7 @@ const SLICE: usize = 8;
 const MAX_HEAD: usize = 256;
 /// Lanes of a workgroup of `attention/subgroup_*.wgsl`.
 const SUBGROUP: usize = 8;
-/// The largest head that those kernels take: they are unrolled over it, and so they take vectors only. Single halves of words, unrolled, are minutes of
-/// compilation for a head of 128.
+/// The largest head that those kernels take: they are unrolled over it.
 const SUBGROUP_HEAD: usize = 160;
 /// Vectors of four that a lane there keeps of each of its operands and results, over all of its rows.
 const SUBGROUP_ROW: usize = 64;
@@ -89,6 +88,7 @@ macro_rules! params {
 /// What the kernels of a call have in common.
 struct Call<'a> {
     op: &'static str,
+    dtype: DType,
     dims: AttentionDims,
     scale: f32,
     dropout: Option<&'a AttentionDropout>,
@@ -101,13 +101,8 @@ macro_rules! run {
         let (backend, call): (&WgpuBackend, &Call<'_>) = ($backend, $call);
         let AttentionDims { b, s, a, d } = call.dims;
         let vectors = d.div_ceil(4);
-        // The whole call decides, so that all of its shares are of one family.
-        let in_fours = || -> Result<bool> {
-            let $of = Share { at: [0; 3], count: [b, a, 0] };
-            let $launch = backend.call(call.op, params!($subgroup, call, $of)).wide(d % 4 == 0);
-            Ok($operands.is_wide())
-        };
-        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD && in_fours()?;
+        // Single halves of words, unrolled, are minutes of compilation: narrow types have the other family, wherever their operands begin.
+        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD && call.dtype == DType::F32;
         let lane_rows = (SUBGROUP_ROW * 2 / $kept / vectors).clamp(1, 4);
         let block = if subgroup { SUBGROUP * lane_rows } else { TILE };
         let most = backend.most_products / ($products * (block * s * d) as u64).max(1);
@@ -141,7 +136,13 @@ macro_rules! run {
 impl WgpuBackend {
     pub(crate) fn do_attention(&self, args: Attention<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
-        let call = &Call { op: "attention", dims, scale: args.scale, dropout: args.dropout.as_ref() };
+        let call = &Call {
+            op: "attention",
+            dtype: args.qkv.dtype(),
+            dims,
+            scale: args.scale,
+            dropout: args.dropout.as_ref(),
+        };
         if empty(call)? {
             return Ok(());
         }
@@ -155,8 +156,13 @@ impl WgpuBackend {
     pub(crate) fn do_attention_backward(&self, args: AttentionBackward<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
         let AttentionDims { b, s, a, .. } = dims;
-        let call =
-            &Call { op: "attention_backward", dims, scale: args.scale, dropout: args.dropout.as_ref() };
+        let call = &Call {
+            op: "attention_backward",
+            dtype: args.qkv.dtype(),
+            dims,
+            scale: args.scale,
+            dropout: args.dropout.as_ref(),
+        };
         roomy(call.op, args.workspace, workspace(b, s, a))?;
         if empty(call)? {
             return Ok(());
