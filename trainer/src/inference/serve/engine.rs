@@ -116,6 +116,7 @@ impl Engine {
                 self.done(id, &mut owners);
                 self.metrics.abandoned.fetch_add(1, Ordering::Relaxed);
             }
+            self.tell_load(&batcher);
             if batcher.is_empty() {
                 continue;
             }
@@ -134,11 +135,15 @@ impl Engine {
                 }
             }
             self.metrics.steps.fetch_add(1, Ordering::Relaxed);
-            let (active, waiting) = batcher.load();
-            self.metrics.active.store(active as u64, Ordering::Relaxed);
-            self.metrics.waiting.store(waiting as u64, Ordering::Relaxed);
+            self.tell_load(&batcher);
         }
         Ok(())
+    }
+
+    fn tell_load(&self, batcher: &Batcher) {
+        let (active, waiting) = batcher.load();
+        self.metrics.active.store(active as u64, Ordering::Relaxed);
+        self.metrics.waiting.store(waiting as u64, Ordering::Relaxed);
     }
 
     fn take(&self, work: Work, batcher: &mut Batcher, owners: &mut HashMap<u64, Owner>) -> Result<()> {
