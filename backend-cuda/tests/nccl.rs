@@ -3,21 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
 mod twin;
+#[path = "twin/ranks.rs"]
+mod twin_ranks;
 
 mod cuda {
-    use std::net::TcpListener;
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use backend::process::{Launch, TcpTransport};
     use backend::{
         Backend, Class, Communicator, DType, Error, Group, GroupKind, Lane, ReduceOp, Result, Tensor,
     };
     use backend_cuda::{CudaBackend, CudaBuffer, NcclCommunicator};
     use conformance::or_skip;
 
-    /// Long enough for a busy machine.
-    const PATIENCE: Duration = Duration::from_secs(120);
+    use super::twin_ranks::{PATIENCE, on_each};
 
     /// Runs `work` on that many ranks; the results in rank order, or nothing where there is no twin.
     fn ranks<R: Send>(
@@ -27,36 +25,7 @@ mod cuda {
         work: impl Fn(&NcclCommunicator) -> R + Sync,
     ) -> Option<Vec<R>> {
         let settings = or_skip("cuda-twin", super::twin::settings())?;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (work, listener, settings) = (&work, &listener, &settings);
-        let results = std::thread::scope(|scope| {
-            let rank = |rank| {
-                scope.spawn(move || {
-                    let master_address = "127.0.0.1".to_owned();
-                    let launch = Launch {
-                        launcher: "test",
-                        rank,
-                        world_size: n,
-                        local_rank: rank,
-                        master_address,
-                        master_port: port,
-                    };
-                    let transport = match rank {
-                        0 => TcpTransport::host(listener, &launch, "a run", PATIENCE),
-                        _ => TcpTransport::connect(&launch, "a run", PATIENCE),
-                    };
-                    let backend = Arc::new(CudaBackend::new(rank, settings).unwrap());
-                    let communicator =
-                        NcclCommunicator::new(transport.unwrap(), backend, timeout, invariant, settings)
-                            .unwrap();
-                    work(&communicator)
-                })
-            };
-            let threads: Vec<_> = (0..n).map(rank).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        Some(results)
+        Some(on_each(n, timeout, invariant, &settings, |_, communicator| work(&communicator)))
     }
 
     fn everybody(n: usize) -> Group {

@@ -3,57 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
 
 mod twin;
+#[path = "twin/ranks.rs"]
+mod twin_ranks;
 
 mod cuda {
-    use std::net::TcpListener;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use backend::process::{Launch, TcpTransport};
-    use backend_cuda::{CudaBackend, NcclCommunicator, Settings};
+    use backend_cuda::{CudaBackend, Settings};
     use conformance::or_skip;
     use trainer::launch::{Member, World};
     use trainer::parity::{Trained, default_config, random_samples, train};
     use trainer::run::rank_config;
 
-    const PATIENCE: Duration = Duration::from_secs(600);
+    use super::twin_ranks::{PATIENCE, on_each};
+
     const STEPS: u64 = 3;
 
     fn gpus(n: usize, invariant: bool, settings: &Settings) -> World<CudaBackend> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let listener = &listener;
-        let members = std::thread::scope(|scope| {
-            let member = |rank| {
-                scope.spawn(move || {
-                    let master_address = "127.0.0.1".to_owned();
-                    let launch = Launch {
-                        launcher: "test",
-                        rank,
-                        world_size: n,
-                        local_rank: rank,
-                        master_address,
-                        master_port: port,
-                    };
-                    let transport = match rank {
-                        0 => TcpTransport::host(listener, &launch, "a run", PATIENCE),
-                        _ => TcpTransport::connect(&launch, "a run", PATIENCE),
-                    };
-                    let backend = Arc::new(CudaBackend::new(rank, settings).unwrap());
-                    let communicator = NcclCommunicator::new(
-                        transport.unwrap(),
-                        Arc::clone(&backend),
-                        PATIENCE,
-                        invariant,
-                        settings,
-                    );
-                    Member { backend, communicator: Box::new(communicator.unwrap()) }
-                })
-            };
-            let threads: Vec<_> = (0..n).map(member).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        World::Members(members)
+        let member =
+            |backend, communicator| Member { backend, communicator: Box::new(communicator) as Box<_> };
+        World::Members(on_each(n, PATIENCE, invariant, settings, member))
     }
 
     /// Some steps in that layout: `None` where there is no twin, otherwise on it, or on the CPU backend.

@@ -97,26 +97,6 @@ impl Sequence {
     }
 }
 
-/// The new tokens of all prompts, in their order.
-///
-/// # Errors
-/// Those of the model; a prompt that is empty or too long.
-pub fn write(model: &mut dyn Model, prompts: Vec<Prompt>) -> Result<Vec<Vec<u32>>> {
-    let mut batcher = Batcher::new(model);
-    let mut written = vec![Vec::new(); prompts.len()];
-    for prompt in prompts {
-        batcher.add(prompt)?;
-    }
-    while !batcher.is_empty() {
-        for event in batcher.step(model)? {
-            if let Event::Token { id, token, .. } = event {
-                written[id as usize].push(token);
-            }
-        }
-    }
-    Ok(written)
-}
-
 /// The sequences of a model.
 pub struct Batcher {
     waiting: VecDeque<(u64, Prompt)>,

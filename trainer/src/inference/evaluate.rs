@@ -8,8 +8,7 @@ use eval::scorer::{Request, Scored, Scorer};
 
 use super::loaded::{Loaded, ModelArgs, Needs};
 use super::scoring::{Encoded, score};
-use super::text::TextStream;
-use super::{Batcher, Event, Model, Prompt, Sampling};
+use super::{Model, Prompt, Sampling, writing};
 use crate::{Error, Result};
 
 /// Sequences at once: a group of choices with their common beginning, and some more.
@@ -115,8 +114,7 @@ impl Scorer for Checkpoint<'_> {
         };
         let encoded: Vec<Encoded> = requests.iter().map(encode).collect::<Result<_>>()?;
         score(self.model, &encoded, |i, scored| {
-            let super::scoring::Scored { log_likelihood, tokens, is_greedy } = *scored;
-            done(i, &Scored { log_likelihood, tokens, is_greedy });
+            done(i, scored);
             Ok(())
         })
     }
@@ -137,7 +135,7 @@ impl Generator for Checkpoint<'_> {
         let tokenizer = self.loaded.tokenizer();
         let Ask { samples, max_tokens, temperature, top_p, seed, .. } = *ask;
         let sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
-        let mut batcher = Batcher::new(self.model);
+        let mut prompts = Vec::with_capacity(ask.prompts.len() * samples);
         for (i, text) in ask.prompts.iter().enumerate() {
             let mut tokens = tokenizer.encode(text)?;
             if tokens.is_empty() {
@@ -149,7 +147,7 @@ impl Generator for Checkpoint<'_> {
                 let index = (i * samples + sample) as u64;
                 let end = Some(tokenizer.eod());
                 let tokens = tokens.clone();
-                batcher.add(Prompt {
+                prompts.push(Prompt {
                     tokens,
                     most: max_tokens,
                     sampling,
@@ -157,30 +155,11 @@ impl Generator for Checkpoint<'_> {
                     end,
                     likelihoods: None,
                     echo: false,
-                })?;
+                });
             }
         }
-        let count = ask.prompts.len() * samples;
-        let mut streams: Vec<TextStream> = (0..count).map(|_| TextStream::new(&ask.stop)).collect();
-        let mut texts = vec![String::new(); count];
-        while !batcher.is_empty() {
-            for event in batcher.step(self.model)? {
-                match event {
-                    Event::Token { id, token, .. } => {
-                        let stream = &mut streams[id as usize];
-                        texts[id as usize] += &stream.push(tokenizer, token);
-                        if stream.stopped() {
-                            batcher.cancel(id);
-                        }
-                    }
-                    Event::Finished { id, .. } => {
-                        texts[id as usize] += &streams[id as usize].finish(tokenizer)
-                    }
-                    Event::Echoed { .. } => {}
-                }
-            }
-        }
-        let mut texts = texts.into_iter();
+        let texts = writing::write(self.model, tokenizer, prompts, &ask.stop, |_, _| {})?;
+        let mut texts = texts.into_iter().map(|written| written.text);
         Ok(ask.prompts.iter().map(|_| texts.by_ref().take(samples).collect()).collect())
     }
 }

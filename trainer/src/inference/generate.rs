@@ -3,12 +3,10 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use clap::Args;
-use data::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::loaded::{Loaded, ModelArgs, Needs};
-use super::text::TextStream;
-use super::{Batcher, Event, Finish, Model, Prompt, Sampling};
+use super::{Finish, Model, Prompt, Sampling, writing};
 use crate::{Error, Result};
 
 /// `mtnlg generate`.
@@ -125,57 +123,31 @@ impl GenerateArgs {
     /// All prompts at once; a single one is shown as it is written.
     fn continue_all(&self, loaded: &Loaded, model: &mut dyn Model, prompts: Vec<Prompt>) -> Result<()> {
         let live = self.prompt.len() == 1 && !self.json;
-        let mut batcher = Batcher::new(model);
-        let mut texts: Vec<Text> = prompts.iter().map(|_| Text::new(TextStream::new(&self.stop))).collect();
-        for prompt in prompts {
-            batcher.add(prompt)?;
-        }
         if live {
             show(&self.prompt[0]);
         }
-        while !batcher.is_empty() {
-            for event in batcher.step(model)? {
-                match event {
-                    Event::Token { id, token, .. } => {
-                        let text = &mut texts[id as usize];
-                        let piece = text.push(loaded.tokenizer(), token);
-                        if live {
-                            show(&piece);
-                        }
-                        if text.stream.stopped() {
-                            text.finish = Some(Finish::End);
-                            batcher.cancel(id);
-                        }
-                    }
-                    Event::Finished { id, why } => {
-                        let text = &mut texts[id as usize];
-                        text.finish.get_or_insert(why);
-                        let piece = text.end(loaded.tokenizer());
-                        if live {
-                            show(&piece);
-                        }
-                    }
-                    Event::Echoed { .. } => {}
-                }
+        let written = writing::write(model, loaded.tokenizer(), prompts, &self.stop, |_, piece| {
+            if live {
+                show(piece);
             }
-        }
+        })?;
         if live {
             show("\n");
             return Ok(());
         }
-        for (prompt, text) in self.prompt.iter().zip(texts) {
+        for (prompt, written) in self.prompt.iter().zip(written) {
             match self.json {
                 true => {
                     let continuation = Continuation {
                         prompt: prompt.clone(),
-                        text: text.text,
-                        tokens: text.tokens,
-                        finish_reason: if text.finish == Some(Finish::End) { "stop" } else { "length" },
+                        text: written.text,
+                        tokens: written.tokens,
+                        finish_reason: if written.finish == Finish::End { "stop" } else { "length" },
                     };
                     let line = serde_json::to_string(&continuation);
                     show(&format!("{}\n", line.map_err(|error| Error::other(error.to_string()))?));
                 }
-                false => show(&format!("{prompt}{}\n\n", text.text)),
+                false => show(&format!("{prompt}{}\n\n", written.text)),
             }
         }
         Ok(())
@@ -217,33 +189,6 @@ impl GenerateArgs {
             }
         }
         Ok(())
-    }
-}
-
-/// A continuation as it grows.
-struct Text {
-    stream: TextStream,
-    text: String,
-    tokens: usize,
-    finish: Option<Finish>,
-}
-
-impl Text {
-    fn new(stream: TextStream) -> Self {
-        Self { stream, text: String::new(), tokens: 0, finish: None }
-    }
-
-    fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> String {
-        self.tokens += 1;
-        let piece = self.stream.push(tokenizer, token);
-        self.text.push_str(&piece);
-        piece
-    }
-
-    fn end(&mut self, tokenizer: &Tokenizer) -> String {
-        let piece = self.stream.finish(tokenizer);
-        self.text.push_str(&piece);
-        piece
     }
 }
 

@@ -79,7 +79,6 @@ impl Loaded {
     /// No checkpoint or a damaged one; a layout that does not fit the model.
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let found = Found::at(&args.checkpoint)?;
-        let tokenizer = found.tokenizer()?;
         let model = &found.reader.meta().model;
         let invariant = args.numerics == "invariant";
         let chunks = if invariant { args.chunks } else { args.tensor };
@@ -114,17 +113,8 @@ impl Loaded {
             .remedy("choose a smaller --pipeline"));
         }
         let dtype = args.precision.dtype();
-        let vocabulary = found.reader.meta().tokenizer.tokens.min(model.vocab);
-        let options = DecoderOptions {
-            slots: 1,
-            length: model.seq_len,
-            tokens: 1,
-            rows: 1,
-            vocabulary,
-            dtype,
-            partial: if invariant { DType::F32 } else { dtype },
-        };
-        Ok(Self { tokenizer, chunks, layout, options, found })
+        let partial = if invariant { DType::F32 } else { dtype };
+        Self::new(found, layout, chunks, [dtype, partial])
     }
 
     /// A model on one rank, in f32.
@@ -133,17 +123,14 @@ impl Loaded {
     /// Its tokenizer is not there.
     pub fn whole(found: Found) -> Result<Self> {
         let layout = Layout::new(1, 1, 1).map_err(|error| Error::user(error.to_string()))?;
+        Self::new(found, layout, 1, [DType::F32; 2])
+    }
+
+    fn new(found: Found, layout: Layout, chunks: usize, [dtype, partial]: [DType; 2]) -> Result<Self> {
         let meta = found.reader.meta();
-        let options = DecoderOptions {
-            slots: 1,
-            length: meta.model.seq_len,
-            tokens: 1,
-            rows: 1,
-            vocabulary: meta.tokenizer.tokens.min(meta.model.vocab),
-            dtype: DType::F32,
-            partial: DType::F32,
-        };
-        Ok(Self { tokenizer: found.tokenizer()?, chunks: 1, layout, options, found })
+        let (length, vocabulary) = (meta.model.seq_len, meta.tokenizer.tokens.min(meta.model.vocab));
+        let options = DecoderOptions { slots: 1, length, tokens: 1, rows: 1, vocabulary, dtype, partial };
+        Ok(Self { tokenizer: found.tokenizer()?, chunks, layout, options, found })
     }
 
     /// Makes room for that.

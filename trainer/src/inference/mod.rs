@@ -2,7 +2,7 @@
 //!
 //! * [`loaded`]: a checkpoint, its tokenizer, and how it is to be run; [`ranks`]: the ranks that run it, of which one has the say.
 //! * [`step`]: what that rank tells the others to do, through [`Model`].
-//! * [`batcher`]: continuous batching of prompts; [`sampling`]: how the next token is drawn; [`scoring`]: log-likelihoods of continuations.
+//! * [`batcher`]: continuous batching of prompts; [`sampling`]: how the next token is drawn; [`text`], [`writing`]: from tokens to text; [`scoring`]: log-likelihoods of continuations.
 //! * [`generate`], [`score`], [`serve`], [`evaluate`]: the commands.
 
 pub mod batcher;
@@ -16,6 +16,7 @@ pub mod scoring;
 pub mod serve;
 pub mod step;
 pub mod text;
+pub mod writing;
 
 pub use batcher::{Batcher, Event, Finish, Prompt};
 pub use loaded::{Loaded, ModelArgs};

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use data::tokenizer::Tokenizer;
+use eval::scorer::Scored;
 
 use super::step::{Answer, Capacity, Model, Step, Want};
 use crate::{Error, Result};
@@ -19,17 +20,6 @@ pub struct Encoded {
     pub input: Vec<u32>,
     /// The continuation: what the last so many places of the input are asked about.
     pub targets: Vec<u32>,
-}
-
-/// The log-likelihood of a continuation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scored {
-    /// In nats, summed over its tokens.
-    pub log_likelihood: f64,
-    /// Its tokens.
-    pub tokens: usize,
-    /// Whether each of them is the likeliest one.
-    pub is_greedy: bool,
 }
 
 /// What Python's `str.rstrip` takes off.

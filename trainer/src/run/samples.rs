@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 use crate::device::Device;
 use crate::exchange::Found;
 use crate::inference::loaded::Needs;
-use crate::inference::{Loaded, Prompt, Sampling, batcher, ranks};
+use crate::inference::{Loaded, Prompt, Sampling, ranks, writing};
 use crate::report::Sample;
 use crate::{Error, Result};
 
@@ -47,11 +47,10 @@ pub fn samples(
     let mut loaded = Loaded::whole(Found { reader: checkpoint, run: run.to_path_buf() })?;
     let slots = prompts.len();
     loaded.reserve(Needs { slots, length: config.model.seq_len, tokens: slots * length, rows: slots });
-    let written = ranks::on(device, &loaded, |model| batcher::write(model, prompts))?;
+    let written =
+        ranks::on(device, &loaded, |model| writing::write(model, &text.tokenizer, prompts, &[], |_, _| {}))?;
     let written = written.ok_or_else(|| Error::other("no rank to generate on"))?;
-    let sample = |(prompt, tokens): (String, Vec<u32>)| Sample {
-        prompt,
-        continuation: text.tokenizer.decode(&tokens),
-    };
+    let sample =
+        |(prompt, written): (String, writing::Written)| Sample { prompt, continuation: written.text };
     Ok(beginnings.into_iter().zip(written).map(sample).collect())
 }
