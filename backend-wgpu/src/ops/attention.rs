@@ -1,7 +1,7 @@
 use backend::Result;
 use backend::ops::{Attention, AttentionBackward, AttentionDims, AttentionDropout};
 use backend::philox::drop_below;
-use backend::{DType, Error, View};
+use backend::{Error, View};
 
 use super::halves;
 use crate::backend::{WgpuBackend, flat, roomy};
@@ -17,7 +17,8 @@ const SLICE: usize = 8;
 const MAX_HEAD: usize = 256;
 /// Lanes of a workgroup of `attention/subgroup_*.wgsl`.
 const SUBGROUP: usize = 8;
-/// The largest head that those kernels take: they are unrolled over it.
+/// The largest head that those kernels take: they are unrolled over it. Of single elements that is a long compilation, so heads that are no whole vectors go to
+/// the other family.
 const SUBGROUP_HEAD: usize = 160;
 /// Vectors of four that a lane there keeps of each of its operands and results, over all of its rows.
 const SUBGROUP_ROW: usize = 64;
@@ -88,7 +89,6 @@ macro_rules! params {
 /// What the kernels of a call have in common.
 struct Call<'a> {
     op: &'static str,
-    dtype: DType,
     dims: AttentionDims,
     scale: f32,
     dropout: Option<&'a AttentionDropout>,
@@ -101,8 +101,8 @@ macro_rules! run {
         let (backend, call): (&WgpuBackend, &Call<'_>) = ($backend, $call);
         let AttentionDims { b, s, a, d } = call.dims;
         let vectors = d.div_ceil(4);
-        // Single halves of words, unrolled, are minutes of compilation: narrow types have the other family, wherever their operands begin.
-        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD && call.dtype == DType::F32;
+        // By the head alone and not by where operands begin: the families do not add in the same order.
+        let subgroup = backend.subgroups && d <= SUBGROUP_HEAD && d % 4 == 0;
         let lane_rows = (SUBGROUP_ROW * 2 / $kept / vectors).clamp(1, 4);
         let block = if subgroup { SUBGROUP * lane_rows } else { TILE };
         let most = backend.most_products / ($products * (block * s * d) as u64).max(1);
@@ -136,13 +136,7 @@ macro_rules! run {
 impl WgpuBackend {
     pub(crate) fn do_attention(&self, args: Attention<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
-        let call = &Call {
-            op: "attention",
-            dtype: args.qkv.dtype(),
-            dims,
-            scale: args.scale,
-            dropout: args.dropout.as_ref(),
-        };
+        let call = &Call { op: "attention", dims, scale: args.scale, dropout: args.dropout.as_ref() };
         if empty(call)? {
             return Ok(());
         }
@@ -156,13 +150,8 @@ impl WgpuBackend {
     pub(crate) fn do_attention_backward(&self, args: AttentionBackward<'_, WgpuBuffer>) -> Result<()> {
         let dims = args.check()?;
         let AttentionDims { b, s, a, .. } = dims;
-        let call = &Call {
-            op: "attention_backward",
-            dtype: args.qkv.dtype(),
-            dims,
-            scale: args.scale,
-            dropout: args.dropout.as_ref(),
-        };
+        let call =
+            &Call { op: "attention_backward", dims, scale: args.scale, dropout: args.dropout.as_ref() };
         roomy(call.op, args.workspace, workspace(b, s, a))?;
         if empty(call)? {
             return Ok(());
