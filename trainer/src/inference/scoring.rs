@@ -340,8 +340,9 @@ mod tests {
                 );
                 assert_eq!(scored.is_greedy, request.targets.iter().all(|target| target % 5 > 0));
             }
+            // A group needs a slot for each of two members and one for what they share.
             assert!(
-                if capacity.slots == 1 { model.read == whole } else { model.read < whole },
+                if capacity.slots < 3 { model.read == whole } else { model.read < whole },
                 "{capacity:?}"
             );
         }
