@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use eval::scorer::Scored;
 use serde::{Deserialize, Serialize};
 
 use super::loaded::{Loaded, ModelArgs, Needs};
-use super::scoring::{Encoded, Scored, score};
+use super::scoring::{Encoded, score};
 use crate::{Error, Result};
 
 /// `mtnlg score`.
