@@ -1,6 +1,6 @@
 //! `mtnlg serve`: a model behind OpenAI's `/v1/completions`.
 //!
-//! Two threads: one speaks HTTP ([`http`]), the other has the model and runs [`Batcher`] steps as long as there is work ([`engine`]). Between them are a queue of
+//! Two threads: one speaks HTTP ([`http`]), the other has the model and runs the steps of a [`Batcher`](super::Batcher) as long as there is work ([`engine`]). Between them are a queue of
 //! bounded length and, for each request, a channel of its events; a client that has gone away closes its channel, and its sequences end with the next step.
 
 pub mod completion;
