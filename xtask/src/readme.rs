@@ -4,7 +4,8 @@ use crate::Outcome;
 use crate::command::{cargo, root, run};
 
 /// Documents with commands for a reader.
-const DOCUMENTS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "docs/data.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/evaluation.md", "docs/inference.md"];
 
 /// Asks `mtnlg` for the help of every subcommand that a document runs.
 pub fn check() -> Outcome {
