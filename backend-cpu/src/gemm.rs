@@ -2,11 +2,11 @@
 //!
 //! An element of the product is a chain of fused multiply-adds in the order of the inner dimension, begun anew every [`DEPTH`] terms and then added to
 //! what was there. That is what `gemm`'s register tiles compute, as long as the inner dimension is no longer than a pass of theirs; where `gemm` has other
-//! ways (vectors, results of up to 256 elements, two terms), [`chains`] computes the same here.
+//! ways (vectors, results of up to 256 elements, two terms), and where it would be slower, [`chains`] computes the same.
 
 use std::cell::Cell;
 
-use crate::lanes::{Lanes, kernel};
+use crate::chains::{self, FEW};
 
 /// The longest chain: shorter than a pass of `gemm` on any processor (512), and so that what is packed for a chain stays in the cache.
 pub(crate) const DEPTH: usize = 256;
@@ -70,8 +70,8 @@ pub(crate) unsafe fn product(
         // SAFETY: the caller's word.
         unsafe {
             let (a, b) = (a.from(0, first), b.from(first, 0));
-            if terms > 0 && (m == 1 || n == 1 || m * n <= SMALL || terms <= 2) {
-                chains([m, n, terms], a, b, c, alpha, beta != 0.0);
+            if terms > 0 && (m <= FEW || n <= FEW || m * n <= SMALL || terms <= 2) {
+                chains::product([m, n, terms], a, b, c, alpha, beta != 0.0);
                 continue;
             }
             gemm::gemm(
@@ -95,65 +95,6 @@ pub(crate) unsafe fn product(
                 false,
                 gemm::Parallelism::None,
             );
-        }
-    }
-}
-
-/// As [`product`] for one chain: `c = alpha a b`, added to `c` where `add`.
-///
-/// # Safety
-/// As [`product`].
-unsafe fn chains(extents: [usize; 3], a: Strided, b: Strided, c: Strided, alpha: f32, add: bool) {
-    let columns = extents[1];
-    for i in 0..extents[0] {
-        // SAFETY: rows of the caller's matrices.
-        unsafe {
-            let row = std::slice::from_raw_parts(c.from(i, 0).start.cast::<Cell<f32>>(), columns);
-            chain_row(extents[2], a.from(i, 0), b, row, alpha, add);
-        }
-    }
-}
-
-kernel! {
-    /// A row of the result: vectors of columns, each lane a chain.
-    ///
-    /// Only for [`chains`], whose caller vouches for the memory.
-    fn chain_row<'a, S>(simd, k: usize, a: Strided, b: Strided, c: &'a [Cell<f32>], alpha: f32, add: bool) {
-        const WIDEST: usize = 16;
-        /// Vectors whose chains go side by side: a step of one waits for its last.
-        const SIDE: usize = 4;
-        let alpha = Lanes::splat(simd, alpha);
-        let wide = SIDE * S::F32_LANES;
-        for first in (0..c.len()).step_by(wide) {
-            let columns = wide.min(c.len() - first);
-            let mut sums = [Lanes::splat(simd, 0.0); SIDE];
-            for p in 0..k {
-                let mut terms = [0.0; SIDE * WIDEST];
-                // SAFETY: the caller of `chains` vouches for the rows, columns and terms.
-                let a = unsafe {
-                    for (j, term) in terms[..columns].iter_mut().enumerate() {
-                        *term = *b.from(p, first + j).start;
-                    }
-                    Lanes::splat(simd, *a.from(0, p).start)
-                };
-                let terms = Cell::from_mut(&mut terms[..]).as_slice_of_cells();
-                for (side, sum) in sums.iter_mut().enumerate() {
-                    *sum = a.mul_add(Lanes::load(simd, terms, side * S::F32_LANES, S::F32_LANES), *sum);
-                }
-            }
-            for (side, sum) in sums.into_iter().enumerate() {
-                let at = side * S::F32_LANES;
-                if at >= columns {
-                    break;
-                }
-                let w = S::F32_LANES.min(columns - at);
-                // As gemm's tiles write: the product's factor and what was there in one rounding.
-                let result = match add {
-                    false => sum * alpha,
-                    true => sum.mul_add(alpha, Lanes::load(simd, c, first + at, w)),
-                };
-                result.store(c, first + at, w);
-            }
         }
     }
 }

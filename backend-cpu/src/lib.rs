@@ -1,7 +1,7 @@
 //! The CPU backend: the reference, and the default where there is no GPU.
 //!
-//! Memory holds f32, bf16 or f16; arithmetic is f32, and an output is rounded once. Matrix products go through the `gemm` crate; everything else is
-//! written on [`pulp`]'s vectors, so that one build uses AVX2 and FMA, or NEON, as the processor has them. A rank is a [`CpuBackend`]; ranks of one
+//! Memory holds f32, bf16 or f16; arithmetic is f32, and an output is rounded once. Matrix products go through the `gemm` crate, but for
+//! those of few rows; everything else is written on [`pulp`]'s vectors, so that one build uses AVX2 and FMA, or NEON, as the processor has them. A rank is a [`CpuBackend`]; ranks of one
 //! process are a [`cluster`].
 //!
 //! ```
@@ -26,6 +26,7 @@
 //! * Nothing is asked of the system for a buffer of a class and size that was dropped before.
 #![allow(unsafe_code, reason = "kernels: each block says why it is sound")]
 
+mod chains;
 mod cluster;
 mod device;
 mod element;

@@ -22,8 +22,15 @@ use crate::threads::Threads;
 /// The rows, or columns, of a thread's share are at least about so many.
 const SHARE: usize = 128;
 
-/// Multiply-adds below which a product is not worth sharing.
-const WORTH_SHARING: usize = 1 << 18;
+/// Microseconds, about, from which on a product is worth sharing.
+const WORTH_SHARING: usize = 10;
+
+/// Whether it is: by its multiply-adds, or by the factors' elements where these are few to each.
+fn worth_sharing(MatmulDims { m, n, k, .. }: MatmulDims) -> bool {
+    const MULTIPLY_ADDS: usize = 1 << 15;
+    const ELEMENTS: usize = 1 << 12;
+    m * n * k >= WORTH_SHARING * MULTIPLY_ADDS || m * k + k * n >= WORTH_SHARING * ELEMENTS
+}
 
 /// `c = alpha a b + beta c`, strides by rows and columns.
 #[derive(Clone, Copy)]
@@ -121,12 +128,18 @@ impl<'a, T: Element, U: Element> Product<'a, T, U> {
     }
 }
 
-/// Cuts `n` rows or columns among the threads and calls `work` with the thread and each share: none is shorter than [`SHARE`] less 32, unless there is one
-/// alone.
-fn shares(threads: &Threads, n: usize, work: impl Fn(usize, Range<usize>) + Sync) {
-    let count = threads.count().min(n / SHARE).max(1);
-    let cut = |i: usize| if i == count { n } else { n * i / count / 32 * 32 };
-    threads.run(count, |thread, i| work(thread, cut(i)..cut(i + 1)));
+/// Cuts rows, or columns where there are few rows, among the threads and calls `work` with the thread and each share: none is shorter than [`SHARE`] less
+/// 32, unless there is one alone.
+fn shares(threads: &Threads, [m, n]: [usize; 2], work: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
+    let by_rows = m >= n || m >= 2 * SHARE;
+    let extent = if by_rows { m } else { n };
+    let count = threads.count().min(extent / SHARE).max(1);
+    let cut = |i: usize| if i == count { extent } else { extent * i / count / 32 * 32 };
+    threads.run(count, |thread, i| {
+        let share = cut(i)..cut(i + 1);
+        let (rows, columns) = if by_rows { (share, 0..n) } else { (0..m, share) };
+        work(thread, rows, columns);
+    });
 }
 
 kernel! {
@@ -153,7 +166,7 @@ fn matmul_of<T: Element, U: Element>(
     let product = Product::<T, U>::new("matmul", &args, dims)?;
     let memory = if Product::<T, U>::PLAIN { None } else { Some(panels.memory()?) };
     let memory = memory.as_ref().map(|memory| Floats::new("matmul", memory.view())).transpose()?;
-    let MatmulDims { batch, m, n, k } = dims;
+    let MatmulDims { batch, m, n, .. } = dims;
     // SAFETY: each thread has its panels, and each call its part of a matrix of its own.
     let part = |thread: usize, index: usize, rows: Range<usize>, columns: Range<usize>| unsafe {
         let panel = memory.as_ref().map(|memory| Panel::of(memory, thread));
@@ -164,47 +177,45 @@ fn matmul_of<T: Element, U: Element>(
             }
         });
     };
-    if batch > 1 || threads.count() == 1 || m * n * k < WORTH_SHARING {
+    if batch > 1 || threads.count() == 1 || !worth_sharing(dims) {
         threads.run(batch, |thread, index| part(thread, index, 0..m, 0..n));
-    } else if m >= n || m >= 2 * SHARE {
-        shares(threads, m, |thread, rows| part(thread, 0, rows, 0..n));
     } else {
-        shares(threads, n, |thread, columns| part(thread, 0, 0..m, columns));
+        shares(threads, [m, n], |thread, rows, columns| part(thread, 0, rows, columns));
     }
     Ok(())
 }
 
-/// The linear layers: each thread's share of the rows, then `finish` on it while it is in the cache; `finish_row` on rows of a tile, for 16 bits.
+/// The linear layers: each thread's share, then `finish` on each of its rows while it is in the cache; `finish_row` on rows of a tile, for 16 bits.
 fn linear<T: Element>(
     threads: &Threads,
     panels: &Panels,
     op: &'static str,
     args: &Matmul<'_, CpuBuffer>,
     dims: MatmulDims,
-    finish: impl Fn(Range<usize>) + Sync,
+    finish: impl Fn(usize, Range<usize>) + Sync,
     finish_row: impl Fn(usize, Range<usize>, &[Cell<f32>]) + Sync,
 ) -> Result<()> {
     let product = Product::<T, T>::new(op, args, dims)?;
     let memory = if Product::<T, T>::PLAIN { None } else { Some(panels.memory()?) };
     let memory = memory.as_ref().map(|memory| Floats::new(op, memory.view())).transpose()?;
-    let MatmulDims { m, n, k, .. } = dims;
-    let part = |thread: usize, rows: Range<usize>| {
-        // SAFETY: each row is its own task's; each thread has its panels.
+    let MatmulDims { m, n, .. } = dims;
+    let part = |thread: usize, rows: Range<usize>, columns: Range<usize>| {
+        // SAFETY: each row's part is its own task's; each thread has its panels.
         unsafe {
             let panel = memory.as_ref().map(|memory| Panel::of(memory, thread));
-            product.part(panel, 0, rows.clone(), 0..n, |rows, columns, sums| {
+            product.part(panel, 0, rows.clone(), columns.clone(), |rows, columns, sums| {
                 for (row, sums) in rows.zip(sums.chunks_exact(TILE)) {
                     finish_row(row, columns.clone(), &sums[..columns.len()]);
                 }
             });
         }
         if Product::<T, T>::PLAIN {
-            finish(rows);
+            rows.for_each(|row| finish(row, columns.clone()));
         }
     };
-    match m * n * k >= WORTH_SHARING {
-        true => shares(threads, m, part),
-        false => part(0, 0..m),
+    match worth_sharing(dims) {
+        true => shares(threads, [m, n], part),
+        false => part(0, 0..m, 0..n),
     }
     Ok(())
 }
@@ -236,9 +247,10 @@ pub(crate) fn matmul_bias<T: Element>(
         OP,
         &args.product(),
         dims,
-        |rows| {
-            // SAFETY: the operands are apart; each row is its own task's.
-            let (y, bias) = unsafe { (y.cells(rows.start * n..rows.end * n), bias.cells(0..n)) };
+        |row, columns| {
+            let range = row * n + columns.start..row * n + columns.end;
+            // SAFETY: the operands are apart; each row's part is its own task's.
+            let (y, bias) = unsafe { (y.cells(range), bias.cells(columns)) };
             bias_rows(y, bias);
         },
         |row, columns, sums| {
@@ -287,10 +299,10 @@ pub(crate) fn matmul_bias_gelu<T: Element>(
         OP,
         &args.product(),
         dims,
-        |rows| {
-            let range = rows.start * n..rows.end * n;
-            // SAFETY: the operands are apart; each row is its own task's.
-            let (pre, bias, y) = unsafe { (pre.cells(range.clone()), bias.cells(0..n), y.cells(range)) };
+        |row, columns| {
+            let range = row * n + columns.start..row * n + columns.end;
+            // SAFETY: the operands are apart; each row's part is its own task's.
+            let (pre, bias, y) = unsafe { (pre.cells(range.clone()), bias.cells(columns), y.cells(range)) };
             bias_gelu_rows(pre, bias, y);
         },
         |row, columns, sums| {
