@@ -22,6 +22,7 @@ struct Found {
     dawn: Result<PathBuf, String>,
     twin: Result<PathBuf, String>,
     wheels: Result<cuda::Wheels, String>,
+    mpi: Result<(), String>,
 }
 
 impl Found {
@@ -29,9 +30,21 @@ impl Found {
     fn new(quick: bool) -> Self {
         if quick {
             let why = || "--quick".to_owned();
-            return Self { device: Err(why()), dawn: Err(why()), twin: Err(why()), wheels: Err(why()) };
+            return Self {
+                device: Err(why()),
+                dawn: Err(why()),
+                twin: Err(why()),
+                wheels: Err(why()),
+                mpi: Err(why()),
+            };
         }
-        Self { device: lavapipe::ensure(), dawn: dawn::ensure(), twin: cuda::twin(), wheels: cuda::wheels() }
+        Self {
+            device: lavapipe::ensure(),
+            dawn: dawn::ensure(),
+            twin: cuda::twin(),
+            wheels: cuda::wheels(),
+            mpi: mpi::ensure(),
+        }
     }
 }
 
@@ -59,25 +72,10 @@ impl Checks {
         checks.note("Dawn for the tests under Tint", || there(found.dawn.map(drop)));
         checks.note("the CPU twin for CUDA's tests", || there(found.twin.map(drop)));
         checks.note("NVRTC and NCCL for CUDA's tests", || there(found.wheels.map(drop)));
+        checks.note("MPI for the tests of ranks over it", || there(found.mpi));
         if quick {
             return checks;
         }
-        checks.note("ranks over MPI", || match mpi::ensure() {
-            Err(why) => Outcome::NotRun { why, required: true },
-            Ok(()) => {
-                let test =
-                    ["test", "--package", "trainer", "--features", "mpi", "--test", "processes", "mpi"];
-                let mut command = cargo(&test);
-                if ci {
-                    command.env("CARGO_INCREMENTAL", "0");
-                }
-                let finished = run(&mut command, false);
-                match Tests::count(&finished.lines).passed {
-                    0 => Outcome::Failed("no test ran".to_owned()),
-                    _ => outcome(&finished),
-                }
-            }
-        });
         checks.note("documentation", || {
             let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
             outcome(&run(command.env("RUSTDOCFLAGS", "--deny warnings"), false))
@@ -98,6 +96,10 @@ impl Checks {
         let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
         if quick {
             arguments.extend(["--exclude", "backend-wgpu"]);
+        }
+        if found.mpi.is_ok() {
+            // In the same build as all else: a feature of one package alone has the cost of a second one.
+            arguments.extend(["--features", "trainer/mpi"]);
         }
         arguments.extend(["--", "--show-output"]);
         if quick {

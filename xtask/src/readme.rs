@@ -1,14 +1,20 @@
 //! The commands that the documents tell a reader to type: each must exist.
 
+use std::process::Command;
+
 use crate::Outcome;
-use crate::command::{cargo, root, run};
+use crate::command::{root, run};
 
 /// Documents with commands for a reader.
 const DOCUMENTS: [&str; 5] =
     ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/evaluation.md", "docs/inference.md"];
 
-/// Asks `mtnlg` for the help of every subcommand that a document runs.
+/// Asks `mtnlg`, which the tests have built beside this program, for the help of every subcommand that a document runs.
 pub fn check() -> Outcome {
+    let program = match std::env::current_exe() {
+        Ok(this) => this.with_file_name(format!("mtnlg{}", std::env::consts::EXE_SUFFIX)),
+        Err(error) => return Outcome::Failed(format!("this program's file: {error}")),
+    };
     let mut missing = Vec::new();
     let mut commands = Vec::new();
     for document in DOCUMENTS {
@@ -20,7 +26,7 @@ pub fn check() -> Outcome {
     commands.sort();
     commands.dedup();
     for command in &commands {
-        if !run(&mut cargo(&["run", "--quiet", "--package", "trainer", "--", command, "--help"]), true).ok {
+        if !run(Command::new(&program).args([command, "--help"]), true).ok {
             missing.push(format!("`mtnlg {command}` does not exist"));
         }
     }
