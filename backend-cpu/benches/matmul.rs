@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "the peer is called as it is")]
-//! Our matrix product, of f32 and of bf16, beside `gemm`'s own of f32, in one run: squares, and the products of a `laptop` step.
+//! Our matrix product, of f32 and of bf16, beside `gemm`'s own of f32, in one run: squares, the products of a `laptop` step, and of a decoding step of GPT-2.
 //!
 //! `cargo bench -p backend-cpu --bench matmul`
 
@@ -36,6 +36,12 @@ fn main() {
         ("up-weight", [4 * H, H, T], weight),
         ("down-weight", [H, 4 * H, T], weight),
         ("logits-weight", [V, H, T], weight),
+        ("decode-1", [1, 3072, 768], forward),
+        ("decode-8", [8, 3072, 768], forward),
+        ("decode-16", [16, 3072, 768], forward),
+        ("decode-32", [32, 3072, 768], forward),
+        ("decode-48", [48, 3072, 768], forward),
+        ("decode-logits", [1, 50304, 768], forward),
     ];
     let cases: Vec<Case> =
         squares.into_iter().chain(laptop.map(|(name, dims, trans)| (name.to_owned(), dims, trans))).collect();

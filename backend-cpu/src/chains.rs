@@ -11,8 +11,9 @@ use crate::lanes::{Lanes, kernel};
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
 
-/// Lines of the small factor up to which this is faster than packing the other one too: measured with vectors of eight, on weights of `[12288, 3072]`.
-pub(crate) const FEW: usize = 32;
+/// Lines of the small factor up to which this is faster than packing the other one too: measured with vectors of eight (`cargo bench
+/// -p backend-cpu --bench matmul -- decode`).
+pub(crate) const FEW: usize = 16;
 
 /// A factor's rows, for `a`, or columns, for `b`.
 #[derive(Clone, Copy)]
@@ -35,18 +36,23 @@ impl Lines {
     }
 }
 
-/// `c = alpha a b`, added to `c` where `add`, for an inner dimension `k` of at most [`DEPTH`].
+/// Chains whose terms are laid out at one time: lines are read in pieces of so many, each about a page.
+const CHAINS: usize = 4;
+
+/// `c = alpha a b`, added to `c` where `add`, in chains of `depth` terms.
 ///
 /// # Safety
 /// The matrices are in bounds, no other thread writes them or reads `c`, and `c` is apart from `a` and `b`.
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
+    depth: usize,
     a: Strided,
     b: Strided,
     c: Strided,
     alpha: f32,
     add: bool,
 ) {
+    debug_assert!(depth <= DEPTH);
     let rows = Lines { start: a.start.cast_const(), count: m, stride: a.rows, terms: a.columns };
     let columns = Lines { start: b.start.cast_const(), count: n, stride: b.columns, terms: b.rows };
     let large = if m < n { columns } else { rows };
@@ -56,26 +62,30 @@ pub(crate) unsafe fn product(
         true => (rows, columns, [c.rows, c.columns]),
         false => (columns, rows, [c.columns, c.rows]),
     };
-    debug_assert!(k <= DEPTH);
-    blocks(lanes, others, k, c.start, strides, alpha, add);
+    for first in (0..k).step_by(CHAINS * depth) {
+        let terms = [depth, (CHAINS * depth).min(k - first)];
+        // SAFETY: terms that there are.
+        let [lanes, others] = [lanes, others].map(|x| Lines { start: unsafe { x.at(0, first) }, ..x });
+        blocks(lanes, others, terms, c.start, strides, alpha, add || first > 0);
+    }
 }
 
 kernel! {
-    /// Only for [`product`], whose caller vouches for the memory. `strides` of `c` between lanes, and between the other factor's lines.
-    fn blocks<'a, S>(simd, lanes: Lines, others: Lines, k: usize, c: *mut f32, strides: [usize; 2], alpha: f32, add: bool) {
+    /// Only for [`product`], whose caller vouches for the memory. `terms` of a chain, and of all that are laid out; `strides` of `c` between lanes, and between
+    /// the other factor's lines.
+    fn blocks<'a, S>(simd, lanes: Lines, others: Lines, terms: [usize; 2], c: *mut f32, strides: [usize; 2], alpha: f32, add: bool) {
         let mut first = 0;
         while first < lanes.count {
             // SAFETY: a line that there is.
             let start = unsafe { lanes.at(first, 0) };
             let lanes = Lines { start, count: lanes.count - first, ..lanes };
-            let block = Block { lanes, others, k, c: c.wrapping_add(first * strides[0]), strides, alpha, add };
+            let block = Block { lanes, others, terms, c: c.wrapping_add(first * strides[0]), strides, alpha, add };
             // As many chains side by side as hide a multiply-add's delay, and stay in registers.
             // SAFETY: the caller of `product` vouches for the lines, terms and results.
             first += S::F32_LANES * unsafe {
-                match lanes.count.div_ceil(S::F32_LANES) {
-                    1 => block.compute::<S, 1, 8>(simd),
-                    2 => block.compute::<S, 2, 6>(simd),
-                    _ => block.compute::<S, 4, 3>(simd),
+                match lanes.count <= S::F32_LANES {
+                    true => block.compute::<S, 1, 8>(simd),
+                    false => block.compute::<S, 2, 6>(simd),
                 }
             };
         }
@@ -86,7 +96,7 @@ kernel! {
 struct Block {
     lanes: Lines,
     others: Lines,
-    k: usize,
+    terms: [usize; 2],
     c: *mut f32,
     strides: [usize; 2],
     alpha: f32,
@@ -100,9 +110,9 @@ impl Block {
     /// The lines, terms and results are in bounds, and no other thread writes them or reads the results.
     #[inline(always)]
     unsafe fn compute<S: pulp::Simd, const V: usize, const J: usize>(&self, simd: S) -> usize {
-        let Self { lanes, others, k, .. } = *self;
+        let Self { lanes, others, terms: [depth, k], .. } = *self;
         let width = |v: usize| S::F32_LANES.min(lanes.count.saturating_sub(v * S::F32_LANES));
-        let mut terms = [[Lanes::splat(simd, 0.0); V]; DEPTH];
+        let mut terms = [[Lanes::splat(simd, 0.0); V]; CHAINS * DEPTH];
         for (p, terms) in terms[..k].iter_mut().enumerate() {
             for (v, term) in terms.iter_mut().enumerate() {
                 let mut lane = [0.0; WIDEST];
@@ -119,20 +129,24 @@ impl Block {
             // SAFETY: within the lines.
             let lines: [*const f32; J] =
                 std::array::from_fn(|j| unsafe { others.at(first + j.min(count - 1), 0) });
-            let mut sums = [[Lanes::splat(simd, 0.0); V]; J];
-            for (p, terms) in terms[..k].iter().enumerate() {
-                for (line, sums) in lines.iter().zip(&mut sums) {
-                    // SAFETY: within the terms.
-                    let other = Lanes::splat(simd, unsafe { *line.add(p * others.terms) });
-                    for (term, sum) in terms.iter().zip(sums) {
-                        *sum = term.mul_add(other, *sum);
+            for (chain, terms) in terms[..k].chunks(depth).enumerate() {
+                let begin = chain * depth;
+                let mut sums = [[Lanes::splat(simd, 0.0); V]; J];
+                for (p, terms) in terms.iter().enumerate() {
+                    for (line, sums) in lines.iter().zip(&mut sums) {
+                        // SAFETY: within the terms.
+                        let other = Lanes::splat(simd, unsafe { *line.add((begin + p) * others.terms) });
+                        for (term, sum) in terms.iter().zip(sums) {
+                            *sum = term.mul_add(other, *sum);
+                        }
                     }
                 }
-            }
-            for (j, sums) in sums[..count].iter().enumerate() {
-                for (v, sum) in sums.iter().enumerate() {
-                    // SAFETY: within the results.
-                    unsafe { self.write(simd, *sum, v * S::F32_LANES, width(v), first + j) };
+                let add = self.add || chain > 0;
+                for (j, sums) in sums[..count].iter().enumerate() {
+                    for (v, sum) in sums.iter().enumerate() {
+                        // SAFETY: within the results.
+                        unsafe { self.write(*sum, add, [v * S::F32_LANES, first + j], width(v)) };
+                    }
                 }
             }
         }
@@ -144,11 +158,11 @@ impl Block {
     /// # Safety
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn write<S: pulp::Simd>(&self, simd: S, sum: Lanes<S>, lane: usize, width: usize, line: usize) {
+    unsafe fn write<S: pulp::Simd>(&self, sum: Lanes<S>, add: bool, [lane, line]: [usize; 2], width: usize) {
         let at = |l: usize| self.c.wrapping_add((lane + l) * self.strides[0] + line * self.strides[1]);
         let mut held = [0.0; WIDEST];
-        let alpha = Lanes::splat(simd, self.alpha);
-        let result = match self.add {
+        let alpha = sum.like(self.alpha);
+        let result = match add {
             false => sum * alpha,
             true => {
                 for (l, held) in held[..width].iter_mut().enumerate() {
@@ -156,7 +170,7 @@ impl Block {
                     *held = unsafe { *at(l) };
                 }
                 let held = Cell::from_mut(&mut held[..]).as_slice_of_cells();
-                sum.mul_add(alpha, Lanes::load(simd, held, 0, S::F32_LANES))
+                sum.mul_add(alpha, sum.loaded(held))
             }
         };
         result.store(Cell::from_mut(&mut held[..]).as_slice_of_cells(), 0, S::F32_LANES);

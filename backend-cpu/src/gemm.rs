@@ -63,6 +63,10 @@ pub(crate) unsafe fn product(
         }
     };
     let depth = chain(k);
+    if k > 0 && (m <= FEW || n <= FEW || m * n <= SMALL) {
+        // SAFETY: the caller's word.
+        return unsafe { chains::product([m, n, k], depth, a, b, c, alpha, held != 0.0) };
+    }
     // Once at the least: without an inner dimension c is still to be scaled.
     for first in (0..k.max(1)).step_by(depth) {
         let terms = depth.min(k - first);
@@ -70,8 +74,8 @@ pub(crate) unsafe fn product(
         // SAFETY: the caller's word.
         unsafe {
             let (a, b) = (a.from(0, first), b.from(first, 0));
-            if terms > 0 && (m <= FEW || n <= FEW || m * n <= SMALL || terms <= 2) {
-                chains::product([m, n, terms], a, b, c, alpha, beta != 0.0);
+            if (1..=2).contains(&terms) {
+                chains::product([m, n, terms], depth, a, b, c, alpha, beta != 0.0);
                 continue;
             }
             gemm::gemm(

@@ -84,6 +84,12 @@ impl<S: Simd> Lanes<S> {
         Self::splat(self.simd, x)
     }
 
+    /// A vector of the same kind with these elements.
+    #[inline(always)]
+    pub(crate) fn loaded(self, x: &[Cell<f32>]) -> Self {
+        Self::load(self.simd, x, 0, S::F32_LANES)
+    }
+
     /// Elements `i .. i + w`; 0 in the other lanes.
     #[inline(always)]
     pub(crate) fn load<T: Element>(simd: S, x: &[Cell<T>], i: usize, w: usize) -> Self {
