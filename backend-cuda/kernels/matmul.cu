@@ -1,5 +1,5 @@
 // c = alpha op(a) op(b) + beta c in fp32, tile by tile: for every type, stride and epilogue. An element is one sum in the order of k, whatever the other
-// extents are: this is what `invariant` numerics multiply with.
+// extents are. bf16 and f16 come here only with both factors transposed; matmul_tensor.cu has the rest.
 //
 // A block makes TILE x TILE elements of c, a thread 4 x 4 of them: rows 4 y .. and columns 4 x .. of the tile.
 #include "gelu.cuh"

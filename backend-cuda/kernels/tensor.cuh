@@ -44,6 +44,8 @@ template <class T> DEVICE u32 pack(float low, float high) { return (u32)Narrow<T
 
 // What lane l addresses so that load_matrices gives a 16 x 16 a-fragment of a tile with `line` elements a row.
 template <class T> DEVICE const T* rows_of_a(const T* tile, u32 line, u32 lane) { return tile + (lane % 16) * line + lane / 16 * 8; }
+// And load_transposed, of a tile with k along its rows.
+template <class T> DEVICE const T* rows_of_a_transposed(const T* tile, u32 line, u32 lane) { return tile + (lane % 8 + lane / 16 * 8) * line + lane / 8 % 2 * 8; }
 // b-fragments of two neighbouring n-tiles: of a tile with n along its rows, or (transposed) with k along its rows.
 template <class T> DEVICE const T* rows_of_b(const T* tile, u32 line, u32 lane) { return tile + (lane % 8 + lane / 16 * 8) * line + lane / 8 % 2 * 8; }
 template <class T> DEVICE const T* rows_of_b_transposed(const T* tile, u32 line, u32 lane) { return tile + (lane % 16) * line + lane / 16 * 8; }

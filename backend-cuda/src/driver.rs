@@ -130,6 +130,12 @@ impl Ordinal {
         Ok((self.attribute(MAJOR)?, self.attribute(MINOR)?))
     }
 
+    /// Multiprocessors, at least one.
+    pub fn multiprocessors(self) -> Answer<u32> {
+        use sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as COUNT;
+        Ok(self.attribute(COUNT)?.max(1) as u32)
+    }
+
     /// How well this one reaches another's memory: 0 is best; `None` where it can't.
     pub fn link(self, other: Self) -> Option<i32> {
         use sys::CUdevice_P2PAttribute_enum::{

@@ -16,7 +16,7 @@ pub(crate) const HEADERS: &[(&str, &str)] =
 /// One file an operation, or a family of them.
 const SOURCES: &[(&str, &str)] = texts!(
     "adamw.cu" "attention.cu" "attention_cached.cu" "bias.cu" "cast.cu" "cross_entropy.cu" "dropout.cu" "elementwise.cu" "embedding.cu" "flash.cu" "gelu.cu" "layernorm.cu" "loss.cu"
-    "matmul.cu" "squares.cu" "sum.cu"
+    "matmul.cu" "matmul_tensor.cu" "squares.cu" "sum.cu"
 );
 
 /// A file and what is defined when it is compiled; unused places are empty.
@@ -62,6 +62,12 @@ impl Variant {
         Some(Self::of("flash.cu", dtype).and("HEAD", head).and("EXACT", if exact { "1" } else { "0" }))
     }
 
+    /// Products on tensor cores; `layout`: see matmul_tensor.cu.
+    pub fn matmul_tensor(factors: DType, result: DType, layout: u32) -> Self {
+        let layout = ["0", "1", "2"][layout as usize];
+        Self::of("matmul_tensor.cu", factors).and("RESULT", element(result)).and("LAYOUT", layout)
+    }
+
     /// All that the backend launches.
     pub fn all() -> Vec<Self> {
         const FLOATS: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
@@ -87,6 +93,8 @@ impl Variant {
                 all.push(Self::of("cross_entropy.cu", dtype).and("GRADIENT", element(other)));
                 if other == dtype || other == DType::F32 {
                     all.push(Self::of("matmul.cu", dtype).and("RESULT", element(other)));
+                    let layouts = if dtype == DType::F32 { 0..0 } else { 0..3 };
+                    all.extend(layouts.map(|layout| Self::matmul_tensor(dtype, other, layout)));
                 }
             }
         }

@@ -15,7 +15,7 @@ use backend_cuda::CudaBackend;
 use conformance::{Case, Failure, ops, or_skip};
 
 /// `file:text:n`, occurrence n of the text in the file being left out, and the operation that finds it.
-const FAULTS: [(&str, &str); 15] = [
+const FAULTS: [(&str, &str); 17] = [
     // Between a warp's sums and their sum; between that and the next use of the scratch memory.
     ("common.cuh:__syncthreads();:0", "layernorm"),
     ("common.cuh:__syncthreads();:1", "layernorm"),
@@ -23,6 +23,8 @@ const FAULTS: [(&str, &str); 15] = [
     // Between staging and use, and between use and the next staging.
     ("matmul.cu:__syncthreads();:0", "matmul"),
     ("matmul.cu:__syncthreads();:1", "matmul"),
+    ("matmul_tensor.cu:__syncthreads();:0", "matmul"),
+    ("matmul_tensor.cu:wait_copies<STAGES - 2>();:0", "matmul_copies"),
     // Attention forward: the queries in shared memory, then out of it; each tile in, and done with.
     ("flash.cu:wait_copies<0>();:0", "attention"),
     ("flash.cu:__syncthreads();:0", "attention"),
@@ -42,8 +44,9 @@ const FAULTS: [(&str, &str); 15] = [
 fn cases(operation: &str) -> &'static str {
     match operation {
         "attention" => "a=1,d=128,",
-        // One whose operands begin where copies may be asynchronous.
+        // Those whose operands begin where copies may be asynchronous.
         "attention_backward" => "a=1,d=160,",
+        "matmul_copies" => "ta=0,tb=0,m=128,n=128,",
         "matmul" => "m=129,n=257",
         _ => "",
     }
@@ -103,7 +106,7 @@ fn child() {
         "attention_backward" => first(&backend, ops::attention::backward_cases(), filter),
         "cross_entropy_max" => first(&backend, ops::cross_entropy::max_cases(), filter),
         "layernorm" => first(&backend, ops::layernorm::cases(), filter),
-        "matmul" => first(&backend, ops::matmul::cases(), filter),
+        "matmul" | "matmul_copies" => first(&backend, ops::matmul::cases(), filter),
         other => panic!("no operation {other}"),
     };
     if let Some((id, failure)) = failed {

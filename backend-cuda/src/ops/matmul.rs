@@ -1,12 +1,14 @@
+//! Matrix products and their epilogues: on tensor cores where the factors are bf16 or f16, and in fp32 arithmetic else.
+
 use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
-use backend::{Result, View};
+use backend::{DType, Result, View};
 
 use crate::backend::CudaBackend;
-use crate::kernels::element;
+use crate::kernels::{Variant, element};
 use crate::launch::{at, extent, of};
 use crate::memory::CudaBuffer;
 
-/// Rows and columns of a block's tile: the kernel's TILE.
+/// Rows and columns of a block's tile: matmul.cu's TILE.
 const TILE: u32 = 64;
 
 #[repr(C)]
@@ -29,7 +31,85 @@ struct Params {
     beta: f32,
 }
 
+/// The struct of matmul_tensor.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TensorParams {
+    a: u64,
+    b: u64,
+    c: u64,
+    bias: u64,
+    activated: u64,
+    a_batch: u64,
+    b_batch: u64,
+    c_batch: u64,
+    m: u32,
+    n: u32,
+    k: u32,
+    wide: u32,
+    alpha: f32,
+    beta: f32,
+}
+
+/// The kernel's name, its tile, threads, and bytes of shared memory; see matmul_tensor.cu. A product that does not give each multiprocessor a tile of 128 x 128
+/// goes in smaller ones.
+fn tensor_kernel(dims: MatmulDims, layout: u32, multiprocessors: u32) -> (&'static str, u64, u32, u32) {
+    const STAGES: u32 = 3;
+    const DEPTH: u32 = 32;
+    let staged = |tile: u32, along: bool| if along { tile * (DEPTH + 8) } else { DEPTH * (tile + 8) };
+    let shared = |tile: u32| 2 * STAGES * (staged(tile, layout != 2) + staged(tile, layout == 0));
+    let tiles = (dims.m.div_ceil(128) * dims.n.div_ceil(128) * dims.batch) as u64;
+    match tiles >= u64::from(multiprocessors) {
+        true => ("matmul_128", 128, 256, shared(128)),
+        false => ("matmul_64", 64, 128, shared(64)),
+    }
+}
+
 impl CudaBackend {
+    /// A product on tensor cores.
+    fn tensor_product(
+        &self,
+        op: &'static str,
+        args: &Matmul<'_, CudaBuffer>,
+        dims: MatmulDims,
+        bias: Option<View<'_, CudaBuffer>>,
+        activated: Option<View<'_, CudaBuffer>>,
+        layout: u32,
+    ) -> Result<()> {
+        let MatmulDims { batch, m, n, k } = dims;
+        let (rows, columns, depth) = (extent(op, "m", m)?, extent(op, "n", n)?, extent(op, "k", k)?);
+        // Rows of eight elements, from 16 bytes on.
+        let whole = |x: View<'_, CudaBuffer>, row: usize| row.is_multiple_of(8) && at(x).is_multiple_of(16);
+        let paired = |x: View<'_, CudaBuffer>| at(x).is_multiple_of(2 * x.dtype().size() as u64);
+        let wide = [
+            whole(args.a, if args.trans_a { m } else { k }),
+            whole(args.b, if args.trans_b { k } else { n }),
+            n.is_multiple_of(2) && paired(args.c) && activated.is_none_or(paired),
+        ];
+        let params = TensorParams {
+            a: at(args.a),
+            b: at(args.b),
+            c: at(args.c),
+            bias: bias.map_or(0, at),
+            activated: activated.map_or(0, at),
+            a_batch: (m * k) as u64,
+            b_batch: (k * n) as u64,
+            c_batch: (m * n) as u64,
+            m: rows,
+            n: columns,
+            k: depth,
+            wide: wide.iter().zip(0..).map(|(&bit, at)| u32::from(bit) << at).sum(),
+            alpha: args.alpha,
+            beta: args.beta,
+        };
+        let (kernel, tile, threads, shared) = tensor_kernel(dims, layout, self.device.multiprocessors);
+        let tiles = (m as u64).div_ceil(tile) * (n as u64).div_ceil(tile);
+        let tiles = extent(op, "tiles", usize::try_from(tiles).unwrap_or(usize::MAX))?;
+        let variant = Variant::matmul_tensor(args.a.dtype(), args.c.dtype(), layout);
+        let grid = [tiles, 1, extent(op, "batch", batch)?];
+        self.launch_shared(op, (variant, kernel), grid, (threads, shared), params)
+    }
+
     /// A product and what follows it in the same pass; addresses of 0 are left out.
     fn product(
         &self,
@@ -39,6 +119,15 @@ impl CudaBackend {
         bias: Option<View<'_, CudaBuffer>>,
         activated: Option<View<'_, CudaBuffer>>,
     ) -> Result<()> {
+        let layout = match (args.a.dtype(), args.trans_a, args.trans_b) {
+            (DType::F32, ..) | (_, true, true) => None,
+            (_, false, true) => Some(0),
+            (_, false, false) => Some(1),
+            (_, true, false) => Some(2),
+        };
+        if let Some(layout) = layout {
+            return self.tensor_product(op, args, dims, bias, activated, layout);
+        }
         let MatmulDims { batch, m, n, k } = dims;
         let (rows, columns, depth) = (extent(op, "m", m)?, extent(op, "n", n)?, extent(op, "k", k)?);
         let params = Params {
