@@ -1,13 +1,15 @@
 // The twins of kernels/tensor.cuh's PTX. Products are summed in fp32 in the order of k, which no tensor core promises.
 template <class T> static inline void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, T) {
-    struct {
-        u32 a[4], b[2];
-    } mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-    auto all = twin::exchange<sizeof mine>(0xffffffffu, &mine);
+    // A lane's numbers, word by word: four words of a, two of b.
+    const u32 words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    float mine[12];
+    for (unsigned word = 0; word < 6; word++)
+        mine[2 * word] = to_float(T{(u16)words[word]}), mine[2 * word + 1] = to_float(T{(u16)(words[word] >> 16)});
+    auto all = twin::exchange<sizeof mine>(0xffffffffu, mine);
     auto element = [&](unsigned lane, unsigned word, unsigned half) {
-        u32 bits;
-        memcpy(&bits, all[lane] + 4 * word, 4);
-        return to_float(T{(u16)(half ? bits >> 16 : bits)});
+        float x;
+        memcpy(&x, all[lane] + 4 * (2 * word + half), 4);
+        return x;
     };
     const unsigned g = twin::lane() / 4, t = twin::lane() % 4;
     for (unsigned i = 0; i < 4; i++) {
