@@ -8,7 +8,7 @@ use std::time::Duration;
 use backend::DType;
 use clap::{Args, Parser, Subcommand};
 
-use super::perf::{self, LAPTOP, Timing};
+use super::perf::{self, Model, Sizes, Timing};
 use super::report::{Record, Report};
 use super::run::{Job, Program};
 use super::support::{self, Row};
@@ -34,7 +34,7 @@ pub trait AnySubject {
     ///
     /// # Errors
     /// As there.
-    fn perf(&self, dtype: DType, least: Duration) -> backend::Result<Vec<Timing>>;
+    fn perf(&self, sizes: Sizes, dtype: DType, least: Duration) -> backend::Result<Vec<Timing>>;
 }
 
 impl<S: Subject> AnySubject for S {
@@ -64,8 +64,8 @@ impl<S: Subject> AnySubject for S {
         support::table(self)
     }
 
-    fn perf(&self, dtype: DType, least: Duration) -> backend::Result<Vec<Timing>> {
-        perf::table(&*self.open()?, LAPTOP, dtype, least)
+    fn perf(&self, sizes: Sizes, dtype: DType, least: Duration) -> backend::Result<Vec<Timing>> {
+        perf::table(&*self.open()?, sizes, dtype, least)
     }
 }
 
@@ -113,7 +113,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Time the operations at the shapes of preset `laptop`
+    /// Time the operations at the shapes of a model
     Perf {
         /// Backend to time [default: the first of the registry]
         #[arg(long, value_name = "NAME")]
@@ -121,6 +121,9 @@ enum What {
         /// f32, bf16 or f16
         #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
         dtype: DType,
+        /// Whose shapes
+        #[arg(long, value_name = "MODEL", value_enum, default_value = "laptop")]
+        sizes: Model,
         /// How long each
         #[arg(long, value_name = "SECONDS", default_value_t = 0.3)]
         seconds: f64,
@@ -232,12 +235,12 @@ impl ConformanceArgs {
                     support::markdown(&subject.name(), &device, &rows)
                 });
             }
-            What::Perf { backend, dtype, seconds, json } => {
+            What::Perf { backend, dtype, sizes, seconds, json } => {
                 let subject = named(registry, backend.as_deref())?;
                 let least = Duration::try_from_secs_f64(*seconds).map_err(|_| {
                     Stop::User(format!("--seconds {seconds} is no time; give a number of at least 0"))
                 })?;
-                let rows = subject.perf(*dtype, least).map_err(device_error)?;
+                let rows = subject.perf(sizes.sizes(), *dtype, least).map_err(device_error)?;
                 print(&if *json { to_json(&rows)? } else { timings(&rows) });
             }
             What::Diff { before, after } => {

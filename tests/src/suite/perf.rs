@@ -30,7 +30,7 @@ pub struct Timing {
     pub gbytes: f64,
 }
 
-/// The shapes: tokens `b s`, hidden `h`, heads `a`, vocabulary `v`.
+/// The shapes: tokens `b s`, hidden `h`, heads `a`, vocabulary `v`; and the side of a square product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Sequences.
@@ -43,10 +43,33 @@ pub struct Sizes {
     pub a: usize,
     /// Vocabulary.
     pub v: usize,
+    /// Rows, columns and inner dimension of a product that is no model's.
+    pub square: usize,
 }
 
-/// Those of preset `laptop`.
-pub const LAPTOP: Sizes = Sizes { b: 8, s: 256, h: 128, a: 4, v: 4096 };
+/// Whose shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub enum Model {
+    /// Next to nothing: to see that it runs.
+    Tiny,
+    /// Preset `laptop`, 8 sequences.
+    Laptop,
+    /// GPT-2 of 124 M parameters, 8 sequences of 1024.
+    Gpt2,
+}
+
+impl Model {
+    /// Its shapes.
+    #[must_use]
+    pub const fn sizes(self) -> Sizes {
+        match self {
+            Self::Tiny => Sizes { b: 1, s: 64, h: 64, a: 1, v: 256, square: 64 },
+            Self::Laptop => Sizes { b: 8, s: 256, h: 128, a: 4, v: 4096, square: 1024 },
+            Self::Gpt2 => Sizes { b: 8, s: 1024, h: 768, a: 12, v: 50304, square: 1024 },
+        }
+    }
+}
 
 /// The operations on one backend.
 struct Bench<'b, B: Backend> {
@@ -117,11 +140,11 @@ impl<B: Backend> Bench<'_, B> {
 /// # Errors
 /// Those of the backend; a type that it lacks.
 pub fn table<B: Backend>(backend: &B, sizes: Sizes, dtype: DType, least: Duration) -> Result<Vec<Timing>> {
-    let Sizes { b, s, h, a, v } = sizes;
+    let Sizes { b, s, h, a, v, square } = sizes;
     let (t, d, size) = (b * s, h / a, dtype.size() as f64);
     let mut bench = Bench { backend, dtype, least, rows: Vec::new() };
     for ([m, n, k], trans_a, trans_b) in [
-        ([1024, 1024, 1024], false, true),
+        ([square; 3], false, true),
         ([t, 3 * h, h], false, true),
         ([t, 4 * h, h], false, true),
         ([4 * h, h, t], true, false),
