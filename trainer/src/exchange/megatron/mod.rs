@@ -279,3 +279,6 @@ impl Foreign for Megatron {
 pub fn find(source: &Path) -> Result<Option<Megatron>> {
     Folder::find(source)?.map(|folder| Megatron::open(&folder)).transpose()
 }
+
+#[cfg(test)]
+mod tests;
