@@ -126,8 +126,7 @@ impl Shards {
         for chunk in 0..chunks {
             for stage in 0..stages {
                 let (before, mut here) = (layers, 0);
-                for index in stage * tensor..(stage + 1) * tensor {
-                    let rank = &ranks[index];
+                for (index, rank) in ranks.iter().enumerate().skip(stage * tensor).take(tensor) {
                     let found = found_in(&rank.file, rank.chunks[chunk])?;
                     if index == stage * tensor {
                         here = layers_of(&found, args.layers);
