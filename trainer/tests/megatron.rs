@@ -134,6 +134,7 @@ fn a_checkpoint_is_inspected() {
     let listing: serde_json::Value = serde_json::from_str(&listing).unwrap();
     assert_eq!((&listing["tensor_parallel"], &listing["iteration"]), (&2.into(), &123.into()));
     assert_eq!(listing["tensors"].as_array().unwrap().len(), 40);
+    assert_eq!(listing["tensors"][0], serde_json::json!(["embedding.word_embeddings.weight", [304, 24]]));
 }
 
 /// What is done to a copy of `v3`, and what is said of it then.

@@ -42,7 +42,7 @@ impl Megatron {
         let shards = Shards::open(folder)?;
         let mut all = Self {
             source: folder.dir.display().to_string(),
-            model: shards.args.model(shards.args.padded_vocab),
+            model: GptConfig { vocab: shards.args.padded_vocab, ..shards.args.model(1) },
             tokens: shards.args.padded_vocab,
             shards,
             groups: Vec::new(),
