@@ -6,9 +6,14 @@
 pub mod gpt2;
 
 mod export;
+mod gpt2_weights;
 mod import;
 mod inspect;
+mod megatron;
+mod pickle;
 mod safetensors_dir;
+mod stored_zip;
+mod torch_file;
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +36,7 @@ pub struct CheckpointArgs {
 enum What {
     /// Say what a checkpoint is of, and list its tensors
     Inspect {
-        /// A run, or one of its checkpoints
+        /// A run, or one of its checkpoints; or a checkpoint of Megatron-LM's
         #[arg(value_name = "CHECKPOINT")]
         checkpoint: PathBuf,
         /// Print JSON
@@ -56,15 +61,16 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Make a run of a Hugging Face GPT-2: config.json, model.safetensors (or several with their index), tokenizer.json
+    /// Make a run of a Hugging Face GPT-2 (config.json, model.safetensors or several with their index, tokenizer.json) or of a GPT of Megatron-LM's
+    /// (latest_checkpointed_iteration.txt and mp_rank_XX/model_optim_rng.pt)
     Import {
-        /// The directory with these files
+        /// The directory with these files, or that of one iteration
         #[arg(value_name = "SOURCE")]
         source: PathBuf,
         /// Where the run goes
         #[arg(long, value_name = "DIR")]
         output: PathBuf,
-        /// gpt2, or a tokenizer.json [default: the source's tokenizer.json, or gpt2 for a vocabulary of 50,257]
+        /// gpt2, or a tokenizer.json [default: the source's tokenizer.json, or gpt2 where its 50,257 tokens fit the vocabulary]
         #[arg(long, value_name = "gpt2|FILE")]
         tokenizer: Option<config::Tokenizer>,
     },
@@ -97,7 +103,10 @@ impl CheckpointArgs {
     /// The user's mistakes; for `diff` also that something differs.
     pub fn run(&self) -> Result<String> {
         match &self.what {
-            What::Inspect { checkpoint, json } => inspect::inspect(&Found::at(checkpoint)?, *json),
+            What::Inspect { checkpoint, json } => match megatron::find(checkpoint)? {
+                Some(theirs) => theirs.inspect(*json),
+                None => inspect::inspect(&Found::at(checkpoint)?, *json),
+            },
             What::Verify { checkpoint } => inspect::verify(&Found::at(checkpoint)?),
             What::Diff { first, second, json } => {
                 inspect::diff(&Found::at(first)?.reader, &Found::at(second)?.reader, *json)
