@@ -10,7 +10,7 @@ use crate::metrics::{Metric, headline};
 use crate::plan::{Job, Plan};
 use crate::run::Requests;
 use crate::shots::Shots;
-use crate::tasks::TASKS;
+use crate::tasks::{TASKS, Task};
 
 /// What is evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ pub struct TaskResult {
     pub examples_order_hash: Option<String>,
     /// Documents that have fewer examples than were asked for, because more do not fit.
     pub shortened: usize,
-    /// Requests that lost their beginning, because they do not fit without examples either.
+    /// Requests that lost their beginning, because they do not fit without examples either; of a continuation that is longer than the model's sequence its
+    /// last tokens are scored.
     pub cut: usize,
     /// The metrics.
     pub metrics: Vec<Metric>,
@@ -92,15 +93,26 @@ pub struct PublishedRow {
     pub gpt3: Option<f64>,
 }
 
+impl PublishedRow {
+    /// Those of a task with so many examples, where there are any.
+    #[must_use]
+    pub fn of(task: &Task, shots: usize) -> Option<Self> {
+        let setting = match shots {
+            0 => 0,
+            1 => 1,
+            shots if shots == task.few => 2,
+            _ => return None,
+        };
+        Some(Self {
+            mt_nlg: task.published.mt_nlg[setting],
+            gpt3: task.published.gpt3.map(|accuracies| accuracies[setting]),
+        })
+    }
+}
+
 impl TaskResult {
     pub(crate) fn new(job: &Job, built: &Requests, key: &Key, metrics: Vec<Metric>, seconds: f64) -> Self {
         let task = job.task;
-        let setting = match job.shots {
-            0 => Some(0),
-            1 => Some(1),
-            shots if shots == task.few => Some(2),
-            _ => None,
-        };
         let order: String = built
             .examples
             .iter()
@@ -130,10 +142,7 @@ impl TaskResult {
             cut: built.cut,
             metrics,
             headline: headline(task.measure).into(),
-            published: setting.map(|setting| PublishedRow {
-                mt_nlg: task.published.mt_nlg[setting],
-                gpt3: task.published.gpt3.map(|accuracies| accuracies[setting]),
-            }),
+            published: PublishedRow::of(task, job.shots),
             seconds,
         }
     }
@@ -144,7 +153,7 @@ impl Report {
         Self { subject: subject.clone(), limit: plan.limit, seed: plan.seed, results }
     }
 
-    /// What was run, in one line: model, backend, shots, limit.
+    /// What was run, in one line: model, backend, shots, limit, and how many requests were cut.
     #[must_use]
     pub fn headline(&self) -> String {
         let mut shots: Vec<&str> = Vec::new();
@@ -158,7 +167,12 @@ impl Report {
             None => "all documents".into(),
         };
         let Subject { model, checkpoint, backend, .. } = &self.subject;
-        format!("{model} ({checkpoint}) on {backend}; shots {}; {limit}", shots.join(", "))
+        let cut = match self.results.iter().map(|result| result.cut).sum::<usize>() {
+            0 => String::new(),
+            1 => "; 1 request lost its beginning".into(),
+            cut => format!("; {cut} requests lost their beginning"),
+        };
+        format!("{model} ({checkpoint}) on {backend}; shots {}; {limit}{cut}", shots.join(", "))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::plan::{Job, Plan};
 use crate::progress::Progress;
 use crate::report::{Report, Subject, TaskResult};
 use crate::samples::Samples;
-use crate::scorer::{Request, Scored, Scorer};
+use crate::scorer::{Counter, Request, Scored, Scorer};
 use crate::shots::{self, Sampler};
 use crate::{Error, Result};
 
@@ -46,12 +46,12 @@ pub struct Options<'a> {
 ///
 /// # Errors
 /// Too few examples; the tokenizer's errors.
-pub fn requests<S: Scorer>(job: &Job, seed: u32, scorer: &S) -> Result<Requests> {
+pub fn requests<C: Counter>(job: &Job, seed: u32, counter: &C) -> Result<Requests> {
     let mut sampler = match &job.pool {
         Some(pool) => Some(Sampler::new(job.task, pool, job.shots, seed)?),
         None => None,
     };
-    let room = scorer.max_tokens();
+    let room = counter.max_tokens();
     let mut built =
         Requests { requests: Vec::new(), document: Vec::new(), examples: Vec::new(), shortened: 0, cut: 0 };
     for (index, document) in job.evaluated().iter().enumerate() {
@@ -60,7 +60,7 @@ pub fn requests<S: Scorer>(job: &Job, seed: u32, scorer: &S) -> Result<Requests>
         if let (Some(sampler), Some(pool)) = (&mut sampler, &job.pool) {
             drawn = sampler.draw(document)?;
             let texts: Vec<&str> = drawn.iter().map(|i| pool.documents[*i].example.as_str()).collect();
-            let dropped = shots::too_many(scorer, &texts, document).map_err(Error::scorer)?;
+            let dropped = shots::too_many(counter, &texts, document).map_err(Error::scorer)?;
             built.shortened += usize::from(dropped > 0);
             prefix = texts[dropped..].concat();
             drawn.drain(..dropped);
@@ -70,7 +70,10 @@ pub fn requests<S: Scorer>(job: &Job, seed: u32, scorer: &S) -> Result<Requests>
             let bytes = request.context.len() + request.continuation.len();
             if bytes > room {
                 let text = format!("{}{}", request.context, request.continuation);
-                built.cut += usize::from(scorer.count_tokens(&text).map_err(Error::scorer)? > room);
+                // The last token is only asked about, and an empty context is a token.
+                let own = usize::from(request.context.is_empty());
+                let tokens = own + counter.count_tokens(&text).map_err(Error::scorer)?;
+                built.cut += usize::from(tokens > room + 1);
             }
             built.requests.push(request);
             built.document.push(index);

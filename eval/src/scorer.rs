@@ -23,11 +23,23 @@ pub struct Scored {
     pub is_greedy: bool,
 }
 
-/// A model that scores.
-pub trait Scorer {
+/// Who knows how long texts are to a model.
+pub trait Counter {
     /// What can go wrong.
     type Error: std::error::Error + Send + Sync + 'static;
 
+    /// Text to a number of tokens, for the truncation of examples.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    fn count_tokens(&self, text: &str) -> Result<usize, Self::Error>;
+
+    /// Tokens of the longest sequence.
+    fn max_tokens(&self) -> usize;
+}
+
+/// A model that scores.
+pub trait Scorer: Counter {
     /// Answers in the order of `requests`; calls `done(index, answer)` for each as soon as it is known, so that results survive an interruption.
     /// Batches, their order and shared prefixes are the scorer's affair.
     ///
@@ -38,13 +50,4 @@ pub trait Scorer {
         requests: &[Request],
         done: &mut dyn FnMut(usize, &Scored),
     ) -> Result<(), Self::Error>;
-
-    /// Text to a number of tokens, for the truncation of examples.
-    ///
-    /// # Errors
-    /// A text that the tokenizer refuses.
-    fn count_tokens(&self, text: &str) -> Result<usize, Self::Error>;
-
-    /// Tokens of the longest sequence.
-    fn max_tokens(&self) -> usize;
 }

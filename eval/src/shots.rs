@@ -8,7 +8,10 @@ use std::str::FromStr;
 
 use crate::documents::{Document, Set};
 use crate::python::random::Random;
-use crate::scorer::Scorer;
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+use crate::scorer::Counter;
 use crate::tasks::Task;
 use crate::{Error, Result};
 
@@ -57,6 +60,42 @@ impl fmt::Display for Shots {
             Shots::Count(count) => write!(f, "{count}"),
             Shots::Few => f.write_str("few"),
         }
+    }
+}
+
+/// In a configuration: a whole number, or `few`.
+impl Serialize for Shots {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Shots::Count(count) => serializer.serialize_u64(*count as u64),
+            Shots::Few => serializer.serialize_str("few"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Shots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Shots;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of examples, 0 to 1000, or \"few\"")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Shots, E> {
+                self.visit_str(&count.to_string())
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Shots, E> {
+                self.visit_str(&count.to_string())
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Shots, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Either)
     }
 }
 
@@ -122,17 +161,17 @@ impl<'a> Sampler<'a> {
 /// How many of `examples` go, from the first on, so that the longest of the document's requests fits into the model's sequence.
 ///
 /// # Errors
-/// As [`Scorer::count_tokens`].
-pub fn too_many<S: Scorer>(scorer: &S, examples: &[&str], document: &Document) -> Result<usize, S::Error> {
-    let tokens = |dropped: usize| -> Result<usize, S::Error> {
+/// As [`Counter::count_tokens`].
+pub fn too_many<C: Counter>(counter: &C, examples: &[&str], document: &Document) -> Result<usize, C::Error> {
+    let tokens = |dropped: usize| -> Result<usize, C::Error> {
         let kept = examples[dropped..].concat();
         let mut most = 0;
         for request in document.requests(&kept) {
-            most = most.max(scorer.count_tokens(&format!("{}{}", request.context, request.continuation))?);
+            most = most.max(counter.count_tokens(&format!("{}{}", request.context, request.continuation))?);
         }
         Ok(most)
     };
-    let room = scorer.max_tokens();
+    let room = counter.max_tokens();
     if tokens(0)? <= room {
         return Ok(0);
     }

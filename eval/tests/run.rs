@@ -13,7 +13,7 @@ use common::{MadeUp, made_up};
 use eval::cli::EvalArgs;
 use eval::documents;
 use eval::report::{self, Report, Subject};
-use eval::scorer::{Request, Scored, Scorer};
+use eval::scorer::{Counter, Request, Scored, Scorer};
 use eval::shots::too_many;
 use eval::tasks::by_names;
 use serde_json::{Value, json};
@@ -284,16 +284,30 @@ fn examples_that_fit() {
     assert!(text.contains("12 of 12 documents have fewer examples"), "{text}");
     let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!((report.results[0].shortened, report.results[0].cut), (12, 0));
-    let scorer = MadeUp { max_tokens: longest - 1, ..MadeUp::new() };
-    let text = run(&args, scorer, out.path()).unwrap();
-    assert!(text.contains("lost their beginning"), "{text}");
+    // The last token is not read: one more than the model's sequence still fits.
+    let longest = documents::read(wic, &data.path().join("wic.jsonl")).unwrap().documents.iter().fold(
+        0,
+        |most, document| {
+            let bytes = document
+                .requests("")
+                .into_iter()
+                .map(|request| request.context.len() + request.continuation.len());
+            most.max(bytes.max().unwrap())
+        },
+    );
+    for (room, cut) in [(longest - 1, false), (longest - 2, true)] {
+        let text =
+            run(&args, MadeUp { max_tokens: room, ..MadeUp::new() }, &out.path().join(room.to_string()))
+                .unwrap();
+        assert_eq!(text.lines().next().unwrap().contains("lost their beginning"), cut, "{text}");
+        assert_eq!(text.matches("lost their beginning").count(), 2 * usize::from(cut), "{text}");
+    }
 }
 
 #[test]
 fn answers_that_are_none() {
     struct Wrong(f64, bool);
     impl Scorer for Wrong {
-        type Error = common::Gone;
         fn score(
             &mut self,
             requests: &[Request],
@@ -307,6 +321,9 @@ fn answers_that_are_none() {
             }
             Ok(())
         }
+    }
+    impl Counter for Wrong {
+        type Error = common::Gone;
         fn count_tokens(&self, text: &str) -> Result<usize, common::Gone> {
             Ok(text.len())
         }

@@ -3,6 +3,8 @@
 //! A step has as many tokens as it has; its memory and its operations are those of the next size of a fixed ladder, filled up with padding, so that a backend
 //! sees few shapes. Nothing is allocated between [`Decoder::new`] and the end.
 
+use std::sync::Arc;
+
 use backend::ops::{BiasAdd, Embedding, Scratch as Need};
 use backend::{Backend, Class, DType, Result, Shape, Tensor, View};
 
@@ -78,7 +80,7 @@ pub struct Decoder<'a, B: Backend> {
     config: GptConfig,
     shard: Shard,
     options: DecoderOptions,
-    parameters: ParameterStore<B>,
+    parameters: Arc<ParameterStore<B>>,
     cache: KvCache<B>,
     embedding: Option<TokenEmbedding>,
     blocks: Vec<Block>,
@@ -100,6 +102,11 @@ fn ladder(most: usize) -> Vec<usize> {
     sizes
 }
 
+/// The shard as inference has it: each token is a sequence of its own to all layers but the attention, and sequence parallelism has nothing to save.
+fn alone(shard: &Shard) -> Shard {
+    Shard { sequence_parallel: false, token_chunks: 1, ..shard.clone() }
+}
+
 impl<'a, B: Backend> Decoder<'a, B> {
     /// The shard's layers and an empty cache; parameters are 0 until they are loaded.
     ///
@@ -112,12 +119,28 @@ impl<'a, B: Backend> Decoder<'a, B> {
         shard: &Shard,
         options: DecoderOptions,
     ) -> Result<Self> {
-        // Each token is a sequence of its own to all layers but the attention; sequence parallelism has nothing to save here.
-        let shard = Shard { sequence_parallel: false, token_chunks: 1, ..shard.clone() };
+        let shard = alone(shard);
+        let store = StoreOptions { dtype: options.dtype, parts: 1, tree: None, gradients: false };
+        let parameters = Arc::new(ParameterStore::new(backend, config, &shard, store)?);
+        Self::over(backend, tensor, config, &shard, options, parameters)
+    }
+
+    /// The shard's layers over parameters that are there, of the options' type, and an empty cache: what is written into them, by whomever, is what this
+    /// computes with.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn over(
+        backend: &'a B,
+        tensor: TensorGroup<'a, B::Buffer>,
+        config: &GptConfig,
+        shard: &Shard,
+        options: DecoderOptions,
+        parameters: Arc<ParameterStore<B>>,
+    ) -> Result<Self> {
+        let shard = alone(shard);
         let types = [options.dtype, options.partial];
         let dims = |tokens: usize| Dims::new(config, &shard, (tokens, 1), types);
-        let store = StoreOptions { dtype: options.dtype, parts: 1, tree: None, gradients: false };
-        let parameters = ParameterStore::new(backend, config, &shard, store)?;
         let decoder = Self {
             cache: KvCache::new(backend, &dims(1), shard.layers.clone(), [options.slots, options.length])?,
             embedding: shard.first.then(|| TokenEmbedding::new(&parameters)),
@@ -187,6 +210,11 @@ impl<'a, B: Backend> Decoder<'a, B> {
     /// If there are more tokens than the options say.
     pub fn stream(&self, tokens: usize) -> View<'_, B::Buffer> {
         self.step(tokens).stream.view()
+    }
+
+    /// The [`stream`](Self::stream) of each size of a step.
+    pub fn streams(&self) -> impl Iterator<Item = View<'_, B::Buffer>> {
+        self.steps.iter().map(|step| step.stream.view())
     }
 
     /// From the tokens (on the first stage) or the received [`stream`](Self::stream) to the stream behind this stage's layers, keys and values added to the

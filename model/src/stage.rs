@@ -110,7 +110,7 @@ pub struct Stage<'a, B: Backend> {
     dims: Dims,
     recompute: Recompute,
     recompute_outputs: bool,
-    parameters: ParameterStore<B>,
+    parameters: Arc<ParameterStore<B>>,
     scratch: Arc<Scratch<B>>,
     embedding: Option<TokenEmbedding>,
     blocks: Vec<Block>,
@@ -133,7 +133,7 @@ impl<'a, B: Backend> Stage<'a, B> {
         options: &StageOptions,
         scratch: Arc<Scratch<B>>,
     ) -> Result<Self> {
-        let parameters = ParameterStore::new(backend, config, shard, options.store)?;
+        let parameters = Arc::new(ParameterStore::new(backend, config, shard, options.store)?);
         let dims = options.dims(config, shard);
         let stream = Shape::new(&[dims.own_tokens(), dims.hidden]);
         Ok(Self {
@@ -201,6 +201,11 @@ impl<'a, B: Backend> Stage<'a, B> {
     /// The parameters and their gradients.
     pub fn parameters(&self) -> &ParameterStore<B> {
         &self.parameters
+    }
+
+    /// A share of them, for who computes with the same weights.
+    pub fn shared_parameters(&self) -> Arc<ParameterStore<B>> {
+        Arc::clone(&self.parameters)
     }
 
     /// The rank's part of the model.

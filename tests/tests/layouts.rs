@@ -40,6 +40,7 @@ fn config((tp, pp, dp): (usize, usize, usize), schedule: Schedule) -> RankConfig
         global_batch: 8,
         optimizer: AdamWSettings { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 },
         seed: 42,
+        inference: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn config(fixture: &Fixture, (tp, pp, dp): (usize, usize, usize)) -> RankConfig 
             clip: fixture.clip,
         },
         seed: 0,
+        inference: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use eval::shots::Shots;
 
 pub use self::data::DataArgs;
 use crate::config::{BackendChoice, DataSource, Layers, RunConfig};
@@ -220,6 +221,21 @@ pub struct TrainArgs {
     /// Tokens to train on, such as 5M; the run ends with the step that reaches them
     #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "steps")]
     pub tokens: Option<u64>,
+    /// Tasks of `mtnlg eval` to ask the model while it is trained, separated by commas: all, mtnlg, or names as `mtnlg eval --formats` lists them
+    #[arg(long, value_name = "TASKS", value_delimiter = ',')]
+    pub eval_tasks: Vec<String>,
+    /// Ask them every so many steps [default: at the end alone]
+    #[arg(long, value_name = "N")]
+    pub eval_every: Option<u32>,
+    /// Examples before each question: numbers, or few [default: 0]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub eval_shots: Vec<Shots>,
+    /// Only the first documents of each task
+    #[arg(long, value_name = "N")]
+    pub eval_limit: Option<u32>,
+    /// Folder of the tasks' files, or the file of one: DIR, TASK=FILE or TASK.train=FILE; may be given many times
+    #[arg(long, value_name = "DIR")]
+    pub eval_data: Vec<String>,
     /// Directory for everything that the run writes [default: runs/PRESET]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
@@ -287,6 +303,22 @@ impl TrainArgs {
                 self.data.iter().map(|source| source.to_string().into()).collect();
             layers = layers.assign("data.sources", sources, "--data");
         }
+        for (key, values, flag) in [
+            ("evaluation.tasks", &self.eval_tasks, "--eval-tasks"),
+            ("evaluation.data", &self.eval_data, "--eval-data"),
+        ] {
+            if !values.is_empty() {
+                layers = layers.assign(key, values.clone(), &format!("{flag} {}", values.join(",")));
+            }
+        }
+        if !self.eval_shots.is_empty() {
+            let value = |shots: &Shots| match shots {
+                Shots::Count(count) => toml::Value::Integer(*count as i64),
+                Shots::Few => shots.to_string().into(),
+            };
+            let values: Vec<toml::Value> = self.eval_shots.iter().map(value).collect();
+            layers = layers.assign("evaluation.shots", values, "--eval-shots");
+        }
         if let Some(backend) = self.backend {
             layers = layers.assign("run.backend", backend.to_string(), "--backend");
         }
@@ -299,6 +331,8 @@ impl TrainArgs {
             ("parallel.data", self.data_parallel, "--data-parallel"),
             ("parallel.virtual_stages", self.virtual_stages, "--virtual-stages"),
             ("train.steps", self.steps, "--steps"),
+            ("evaluation.every", self.eval_every, "--eval-every"),
+            ("evaluation.limit", self.eval_limit, "--eval-limit"),
         ] {
             if let Some(value) = value {
                 layers = layers.assign(key, i64::from(value), &format!("{flag} {value}"));
@@ -440,6 +474,19 @@ mod tests {
         assert!(config.parallel.sharded_optimizer);
         let error = train(&["--schedule", "zigzag"]).resolve().unwrap_err().to_string();
         assert!(error.contains("where: --schedule zigzag") && error.contains("zb-h1"), "{error}");
+    }
+
+    #[test]
+    fn an_evaluation_by_flags() {
+        let flags = "--eval-tasks piqa,wic --eval-every 50 --eval-shots 0,few --eval-limit 100 --eval-data sets --eval-data wic=w.jsonl";
+        let evaluation = train(&flags.split(' ').collect::<Vec<_>>()).resolve().unwrap().evaluation;
+        assert_eq!(evaluation.tasks, ["piqa", "wic"]);
+        assert_eq!(evaluation.data, ["sets", "wic=w.jsonl"]);
+        assert_eq!((evaluation.every, evaluation.limit), (50, 100));
+        assert_eq!(evaluation.shots, [Shots::Count(0), Shots::Few]);
+        let error =
+            train(&["--eval-tasks", "pika", "--eval-data", "sets"]).resolve().unwrap_err().to_string();
+        assert!(error.contains("no task \"pika\"") && error.contains("--eval-tasks pika"), "{error}");
     }
 
     #[test]

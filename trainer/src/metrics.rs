@@ -18,7 +18,7 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 pub const SUMMARY_FILE: &str = "summary.json";
 
 /// One line of `metrics.jsonl`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Optimizer steps done, from 1.
     pub step: u64,
@@ -37,6 +37,26 @@ pub struct StepMetrics {
     /// Mean cross-entropy on the validation split, in nats, where the step validated.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_number")]
     pub valid_loss: Option<f64>,
+    /// What came of the tasks that the step's model was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluation: Vec<Evaluated>,
+}
+
+/// A metric of a task, as `mtnlg eval` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// The task.
+    pub task: String,
+    /// Examples before each question.
+    pub shots: usize,
+    /// Documents.
+    pub documents: usize,
+    /// `acc`, `acc_norm`, `perplexity`, or `acc_` and a group.
+    pub metric: String,
+    /// An accuracy as a share of 1; a perplexity. None where it is no number.
+    pub value: Option<f64>,
+    /// Its standard error.
+    pub stderr: Option<f64>,
 }
 
 /// `summary.json`.
@@ -203,6 +223,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn evaluated() -> Evaluated {
+        Evaluated {
+            task: "piqa".into(),
+            shots: 1,
+            documents: 7,
+            metric: "acc".into(),
+            value: Some(0.1 + 0.2),
+            stderr: None,
+        }
+    }
+
     fn at(step: u64) -> StepMetrics {
         StepMetrics {
             step,
@@ -211,6 +242,7 @@ mod tests {
             grad_norm: 0.1 + 0.2,
             tokens_per_second: 1e4,
             valid_loss: step.is_multiple_of(2).then_some(4.5),
+            evaluation: if step.is_multiple_of(4) { vec![evaluated()] } else { vec![] },
         }
     }
 
@@ -225,7 +257,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let line = StepMetrics { loss: f64::from(loss), grad_norm: norm, ..at(2) };
             MetricsLog::create(dir.path()).unwrap().append(&line).unwrap();
-            let read = read_metrics(dir.path()).unwrap()[0];
+            let read = &read_metrics(dir.path()).unwrap()[0];
             if loss.is_finite() {
                 prop_assert_eq!((read.loss as f32).to_bits(), loss.to_bits());
             } else {
@@ -247,6 +279,7 @@ mod tests {
         keys.sort_unstable();
         assert_eq!(keys, expected);
         assert!(serde_json::to_value(at(2)).unwrap().get("valid_loss").is_some());
+        assert_eq!(serde_json::to_value(at(4)).unwrap()["evaluation"][0]["task"], "piqa");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::batch::BatchRamp;
-use crate::config::RunConfig;
+use crate::config::{Evaluation, RunConfig};
 use crate::options::Precision;
 use crate::schedule::{Costs, simulate};
 use formulas::Sizes;
@@ -69,6 +69,8 @@ pub struct Plan {
     pub decay_tokens: u64,
     /// Where the cosine ends, as a fraction of the peak.
     pub min_lr_ratio: f64,
+    /// The tasks that the model is asked while it is trained, and when; null for none.
+    pub evaluation: Option<String>,
     /// FLOPs of a full step, nothing computed twice.
     pub model_flops_per_step: f64,
     /// FLOPs that a full step executes.
@@ -124,6 +126,7 @@ impl Plan {
             warmup_tokens: train.warmup_tokens,
             decay_tokens: train.decay_tokens,
             min_lr_ratio: train.min_lr_ratio,
+            evaluation: evaluation(config),
             model_flops_per_step: model_flops,
             hardware_flops_per_step: formulas::hardware_flops(&sizes, batch, parallel.recompute),
             model_flops: model_flops / (batch * sizes.seq) * tokens as f64,
@@ -137,6 +140,18 @@ impl Plan {
             stages: memory(config)?,
         })
     }
+}
+
+/// The evaluation in words.
+fn evaluation(config: &RunConfig) -> Option<String> {
+    let Evaluation { tasks, every, shots, limit, .. } = &config.evaluation;
+    if tasks.is_empty() {
+        return None;
+    }
+    let shots: Vec<String> = shots.iter().map(ToString::to_string).collect();
+    let limit = if *limit > 0 { format!(", the first {limit} documents") } else { String::new() };
+    let when = if *every > 0 { format!("every {every} steps") } else { "at the end".into() };
+    Some(format!("{} with {} examples{limit}, {when}", tasks.join(" "), shots.join(", ")))
 }
 
 /// The schedule's own, from its instructions: the papers' formulas, and what they leave out (ZB-H1 of fewer microbatches than stages).

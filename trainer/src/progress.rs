@@ -57,6 +57,14 @@ impl Progress {
         }
     }
 
+    /// Shows what is done between two steps, where there is a bar.
+    pub fn doing(&self, what: &str) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_message(what.to_owned());
+            bar.tick();
+        }
+    }
+
     /// Prints a line of its own, above the bar.
     pub fn say(&self, line: &str) {
         match &self.shown {
@@ -125,7 +133,15 @@ mod tests {
     use super::*;
 
     fn at(step: u64, valid_loss: Option<f64>) -> StepMetrics {
-        StepMetrics { step, loss: 8.3178, lr: 5e-3, grad_norm: 1.25, tokens_per_second: 12_000.4, valid_loss }
+        StepMetrics {
+            step,
+            loss: 8.3178,
+            lr: 5e-3,
+            grad_norm: 1.25,
+            tokens_per_second: 12_000.4,
+            valid_loss,
+            evaluation: vec![],
+        }
     }
 
     fn lines(first: u64, steps: u64) -> Progress {

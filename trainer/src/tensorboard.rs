@@ -11,7 +11,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::metrics::StepMetrics;
+use crate::metrics::{Evaluated, StepMetrics};
 use crate::{Error, Result};
 
 /// The file in a run directory; TensorBoard finds it by the `tfevents` in its name.
@@ -79,7 +79,11 @@ impl EventLog {
             ("train/tokens_per_second", Some(metrics.tokens_per_second)),
             ("validation/loss", metrics.valid_loss),
         ];
-        for (tag, value) in scalars {
+        let scalars = scalars.map(|(tag, value)| (tag.to_owned(), value)).into_iter();
+        let evaluated = metrics.evaluation.iter().map(|Evaluated { task, shots, metric, value, .. }| {
+            (format!("evaluation/{task}/{shots}-shot/{metric}"), *value)
+        });
+        for (tag, value) in scalars.chain(evaluated) {
             let Some(value) = value else { continue };
             let mut scalar = Vec::new();
             bytes_field(1, tag.as_bytes(), &mut scalar);
@@ -205,6 +209,19 @@ fn crc32c(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    /// One of which has no value.
+    fn evaluated() -> Vec<Evaluated> {
+        let metric = |metric: &str, value| Evaluated {
+            task: "piqa".into(),
+            shots: 1,
+            documents: 7,
+            metric: metric.into(),
+            value,
+            stderr: None,
+        };
+        vec![metric("acc", Some(0.5)), metric("acc_norm", None)]
+    }
+
     fn at(step: u64) -> StepMetrics {
         StepMetrics {
             step,
@@ -213,6 +230,7 @@ mod tests {
             grad_norm: 0.75,
             tokens_per_second: 12_345.5,
             valid_loss: step.is_multiple_of(3).then_some(4.5),
+            evaluation: if step == 3 { evaluated() } else { vec![] },
         }
     }
 
@@ -341,6 +359,7 @@ mod tests {
         assert_eq!(events[2].1, expected);
         expected[0].1 = (8.0 / 3.0) as f32;
         expected.push(scalar("validation/loss", 4.5));
+        expected.push(scalar("evaluation/piqa/1-shot/acc", 0.5));
         assert_eq!(events[3].1, expected);
     }
 

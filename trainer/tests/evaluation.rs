@@ -97,6 +97,24 @@ fn answers_are_those_of_score() {
     assert!(fs::read_to_string(&report).unwrap().contains("tensor 2, pipeline 1"));
 }
 
+/// A word of more tokens than the model has positions is scored as far as it fits, and the report says so.
+#[test]
+fn a_word_longer_than_the_model_is_cut() {
+    let (dir, run, data) = place();
+    let long = "xqzjv".repeat(30);
+    let line = |word: &str| format!("{}\n", json!({ "text": format!("a b {word}") }));
+    fs::write(data.join("lambada_openai.jsonl"), line("c") + &line(&long)).unwrap();
+    let samples = dir.path().join("s.jsonl");
+    let common = ["eval", "--checkpoint", text(&run), "--data", text(&data), "--backend", "cpu"];
+    let words =
+        done(&[&common[..], &["--tasks", "lambada_openai", "--log-samples", text(&samples)]].concat());
+    assert!(words.contains("all documents; 1 request lost its beginning"), "{words}");
+    assert!(words.contains("1 of 2 requests are longer than the model's sequence"), "{words}");
+    let samples = fs::read_to_string(&samples).unwrap();
+    let second: Value = serde_json::from_str(samples.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(second["tokens"], 24, "as many as there are positions");
+}
+
 #[test]
 fn mistakes_and_formats() {
     let (_dir, run, data) = place();

@@ -111,6 +111,39 @@ fn likelihoods_are_the_harnesss_in_every_layout() {
     check_scores(&small, "7 tokens a step");
 }
 
+/// The model has 24 positions: of a continuation of more tokens the last 24 are scored, behind the one before them.
+#[test]
+fn a_continuation_longer_than_the_model_loses_its_beginning() {
+    let model = Imported::new();
+    let tokenizer = data::tokenizer::Tokenizer::from_file(&fixture().join("tokenizer.json")).unwrap();
+    let words = ["the", "model", "on", "which", "a", "text"];
+    let long: String = (0..40).map(|i| format!(" {}", words[i * i % 5])).collect();
+    let tokens = tokenizer.encode(&format!("the{long}")).unwrap();
+    let kept = &tokens[tokens.len() - 25..];
+    let (first, rest) = (tokenizer.decode(&kept[..1]), tokenizer.decode(&kept[1..]));
+    assert_eq!(tokenizer.encode(&first).unwrap(), kept[..1], "{first:?} is one token");
+    assert_eq!(
+        tokenizer.encode(&format!("{first}{rest}")).unwrap(),
+        kept,
+        "the text has the same tokens by itself"
+    );
+    let line = |context: &str, continuation: &str| {
+        json!({ "context": context, "continuation": continuation }).to_string() + "\n"
+    };
+    let requests = model.file("long.jsonl", &(line("the", &long) + &line(&first, &rest)));
+    let output = mtnlg(&["score", "--checkpoint", &model.run, "--backend", "cpu", "--requests", &requests]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("1 of 2 requests are longer"), "{said}");
+    let scores: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((scores[0]["tokens"].as_u64(), scores[1]["tokens"].as_u64()), (Some(24), Some(24)));
+    let [cut, whole] = [0, 1].map(|i: usize| scores[i]["log_likelihood"].as_f64().unwrap());
+    assert!((cut - whole).abs() <= 1e-6 * whole.abs() && whole < -24.0, "{cut} {whole}");
+}
+
 #[test]
 fn likelihoods_are_the_harnesss_on_wgpu() {
     let any = backend_wgpu::Choice::Any { name: None };
@@ -275,8 +308,9 @@ fn clients_of_every_kind_leave_nothing_behind() {
     let server = Server::start(&model.run, &["--queue", "40", "--slots", "8", "--patience", "5"]);
     let asked = |i: usize| json!({ "prompt": "the model that", "max_tokens": 8, "seed": i % 5, "temperature": 1.0, "logprobs": 2 });
     let right: Vec<Value> = (0..5).map(|i| server.complete(&asked(i))["choices"].clone()).collect();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(client::seconds(6));
-    let answers: usize = std::thread::scope(|scope| {
+    let seconds = client::seconds(6);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let (answers, resident) = std::thread::scope(|scope| {
         let work = |i: usize| {
             let (server, right) = (&server, &right);
             let mut answers = 0;
@@ -302,7 +336,15 @@ fn clients_of_every_kind_leave_nothing_behind() {
             answers
         };
         let clients: Vec<_> = (0..64).map(|i| scope.spawn(move || work(i))).collect();
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
+        let each = std::time::Duration::from_millis(1000 * seconds / 12);
+        let resident: Vec<u64> = (0..11)
+            .map(|_| {
+                std::thread::sleep(each);
+                server.resident_kib()
+            })
+            .collect();
+        let answers: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        (answers, resident)
     });
     assert!(answers > 20, "{answers} answers");
     // Nothing is still being written for somebody who has gone.
@@ -316,6 +358,9 @@ fn clients_of_every_kind_leave_nothing_behind() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert_eq!(server.complete(&asked(3))["choices"], right[3]);
-    println!("{answers} right answers; {} kB resident at the end", server.resident_kib());
+    println!(
+        "{answers} right answers; kB resident, by twelfths of {seconds} s: {resident:?}; {} at the end",
+        server.resident_kib()
+    );
     server.stop();
 }

@@ -5,7 +5,8 @@ use crate::report::{Report, TaskResult};
 use crate::tasks::{Measure, Task};
 
 /// `no examples`, `1 example`, `15 examples`.
-pub(crate) fn shots(shots: usize) -> String {
+#[must_use]
+pub fn shots(shots: usize) -> String {
     match shots {
         0 => "no examples".into(),
         1 => "1 example".into(),
@@ -44,9 +45,15 @@ pub(crate) fn value(metric: &Metric) -> String {
 /// A result in one line.
 #[must_use]
 pub fn line(result: &TaskResult) -> String {
+    metrics(&format!("{} with {}", result.task, shots(result.shots)), &result.metrics)
+}
+
+/// Metrics in one line, behind the name of what was measured.
+#[must_use]
+pub fn metrics(name: &str, metrics: &[Metric]) -> String {
     let metrics: Vec<String> =
-        result.metrics.iter().map(|metric| format!("{} {}", metric.name, value(metric))).collect();
-    format!("{} with {}: {}", result.task, shots(result.shots), metrics.join(", "))
+        metrics.iter().map(|metric| format!("{} {}", metric.name, value(metric))).collect();
+    format!("{name}: {}", metrics.join(", "))
 }
 
 /// Where the published number of a setting is missing.

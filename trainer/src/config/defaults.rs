@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use eval::shots::Shots;
 use model::Recompute;
 
-use super::{BackendChoice, Data, Mode, NumericsConfig, Parallel, Run, RunConfig, Split, Tokenizer, Train};
+use super::{
+    BackendChoice, Data, Evaluation, Mode, NumericsConfig, Parallel, Run, RunConfig, Split, Tokenizer, Train,
+};
 use crate::batch::{Batch, BatchRamp};
 use crate::options::{LossScale, Precision};
 use crate::schedule::Schedule;
@@ -197,6 +200,13 @@ pub fn preset(name: &str) -> Result<RunConfig> {
             keep_checkpoints: 3,
         },
         loss_scale: LossScale::default(),
+        evaluation: Evaluation {
+            tasks: vec![],
+            every: 0,
+            shots: vec![Shots::Count(0)],
+            limit: 0,
+            data: vec![],
+        },
         model: preset.config,
         data: Data { sources: vec![], tokenizer, split: Split { train: 949.0, valid: 50.0, test: 1.0 } },
         run: Run {

@@ -27,6 +27,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 
+use eval::shots::Shots;
 use model::{GptConfig, Recompute};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub struct RunConfig {
     pub train: Train,
     /// The dynamic loss scale of f16.
     pub loss_scale: LossScale,
+    /// What the model is asked while it is trained.
+    pub evaluation: Evaluation,
     /// What it is trained on.
     pub data: Data,
     /// Where it runs.
@@ -157,6 +160,22 @@ pub struct Train {
     pub checkpoint_every: u64,
     /// Checkpoints kept, the newest ones.
     pub keep_checkpoints: usize,
+}
+
+/// `[evaluation]`: tasks of `mtnlg eval` that the model is asked while it is trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// The tasks by name, or `all`; none for no evaluation.
+    pub tasks: Vec<String>,
+    /// Ask every so many steps; 0 for the end alone.
+    pub every: u64,
+    /// Examples before each question: numbers, or `few`.
+    pub shots: Vec<Shots>,
+    /// The first so many documents of each task; 0 for all.
+    pub limit: usize,
+    /// Where the tasks' files are: folders, `TASK=FILE` or `TASK.train=FILE`.
+    pub data: Vec<String>,
 }
 
 /// `[data]`: the text.

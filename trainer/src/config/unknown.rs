@@ -4,7 +4,7 @@ use super::defaults;
 use crate::{Error, Result};
 
 /// Names that other trainers have for our keys.
-const SYNONYMS: [(&str, &str); 40] = [
+const SYNONYMS: [(&str, &str); 43] = [
     ("learning_rate", "train.lr"),
     ("max_lr", "train.lr"),
     ("warmup", "train.warmup_steps"),
@@ -45,6 +45,9 @@ const SYNONYMS: [(&str, &str); 40] = [
     ("bucket_size", "parallel.bucket"),
     ("scatter_gather_tensors_in_pipeline", "parallel.scatter_gather"),
     ("deterministic", "numerics.deterministic"),
+    ("eval_tasks", "evaluation.tasks"),
+    ("num_fewshot", "evaluation.shots"),
+    ("eval_every", "evaluation.every"),
 ];
 
 /// Every key there is, dotted: those of the default preset's configuration, which is complete.
@@ -146,7 +149,7 @@ mod tests {
     fn what_is_like_nothing_gets_the_list() {
         assert_eq!(remedy("run.zzz"), "[run] has backend, cluster, dir, stack");
         assert!(
-            remedy("zzz").starts_with("there are preset and [data], [loss_scale], [model]"),
+            remedy("zzz").starts_with("there are preset and [data], [evaluation], [loss_scale]"),
             "{}",
             remedy("zzz")
         );

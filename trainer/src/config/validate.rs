@@ -1,6 +1,6 @@
 //! Whether the values of a configuration fit each other. How the layout is executed is checked in [`super::execution`].
 
-use super::{RunConfig, Train};
+use super::{Evaluation, RunConfig, Train};
 use crate::batch::BatchRamp;
 use crate::layout::Layout;
 use crate::{Error, Result};
@@ -19,6 +19,7 @@ impl RunConfig {
         layout.validate(&self.model, self.train.micro_batch, self.train.global_batch)?;
         self.validate_ramp()?;
         self.validate_execution(&layout)?;
+        self.evaluation.validate()?;
         let (seq_len, positions) = (self.train.seq_len, self.model.seq_len);
         if seq_len > positions {
             return Err(Error::user(format!(
@@ -72,6 +73,40 @@ impl RunConfig {
             Err(_) => Err(Error::user(format!("train.batch_ramp: samples = {samples} is out of range"))
                 .remedy("it must be below 2^63")),
         }
+    }
+}
+
+impl Evaluation {
+    /// Whether the tasks are there, and all that is needed to ask them is named. The files are found when the run begins.
+    fn validate(&self) -> Result<()> {
+        if self.tasks.is_empty() {
+            return match self.every {
+                0 => Ok(()),
+                every => {
+                    Err(Error::user(format!("evaluation.every = {every}, but evaluation.tasks is empty"))
+                        .remedy(
+                            "name tasks, such as evaluation.tasks = [\"piqa\"], or set evaluation.every to 0",
+                        ))
+                }
+            };
+        }
+        eval::tasks::by_names(&self.tasks.join(",")).map_err(|error| {
+            Error::user(format!("evaluation.tasks = {:?}: {error}", self.tasks))
+                .remedy("`mtnlg eval --formats` lists the tasks")
+        })?;
+        for (key, empty, remedy) in [
+            ("shots", self.shots.is_empty(), "give numbers of examples, such as [0]"),
+            ("data", self.data.is_empty(), "name the folder that has the tasks' files"),
+        ] {
+            if empty {
+                return Err(Error::user(format!(
+                    "evaluation.tasks = {:?}, but evaluation.{key} is empty",
+                    self.tasks
+                ))
+                .remedy(remedy));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +212,40 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
         }
     }
+
+    #[test]
+    fn an_evaluation_names_its_tasks_and_files() {
+        for (sets, words) in [
+            (&["evaluation.every=5"][..], "evaluation.every = 5, but evaluation.tasks is empty"),
+            (&["evaluation.tasks=[\"piqa\"]"], "but evaluation.data is empty"),
+            (&["evaluation.tasks=[\"pika\"]", "evaluation.data=[\"sets\"]"], "there is no task \"pika\""),
+            (
+                &["evaluation.tasks=[\"piqa\"]", "evaluation.data=[\"sets\"]", "evaluation.shots=[]"],
+                "but evaluation.shots is empty",
+            ),
+            (&["evaluation.shots=[\"some\"]"], "is no number of examples"),
+            (&["evaluation.shots=[-1]"], "is no number of examples"),
+            (&["evaluation.every=-1"], "evaluation.every: invalid value"),
+        ] {
+            let layers = sets.iter().try_fold(Layers::default(), |layers, set| layers.set(set)).unwrap();
+            let error = RunConfig::resolve(&layers).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(words) && message.contains("where: "), "{sets:?}: {message}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let sets = [
+            "evaluation.tasks=[\"all\"]",
+            "evaluation.data=[\"a\", \"piqa=b\"]",
+            "evaluation.shots=[0, \"few\"]",
+        ];
+        let layers = sets.iter().try_fold(Layers::default(), |layers, set| layers.set(set)).unwrap();
+        let config = RunConfig::resolve(&layers).unwrap();
+        assert!(config.to_toml().contains("shots = [0, \"few\"]"), "{}", config.to_toml());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), config.to_toml()).unwrap();
+        assert_eq!(RunConfig::load(file.path()).unwrap(), config);
+    }
+
     #[test]
     fn a_ramp_fits_the_batch() {
         // micro_batch x data = 2 x 2, global_batch = 8.

@@ -1,7 +1,7 @@
 //! What a rank is told of a run and of a step, and what it answers.
 
 use backend::{DType, Result};
-use model::{GptConfig, Shard, StageOptions, StoreOptions};
+use model::{DecoderOptions, GptConfig, Shard, StageOptions, StoreOptions};
 
 use super::AdamWSettings;
 use crate::layout::{Coordinates, Layout, virtual_stage_layers};
@@ -27,6 +27,8 @@ pub struct RankConfig {
     pub optimizer: AdamWSettings,
     /// Seed of initial weights and dropout.
     pub seed: u64,
+    /// What is asked of the model between steps, at the most: memory for inference with the same weights. The types are those of the stages.
+    pub inference: Option<DecoderOptions>,
 }
 
 impl RankConfig {

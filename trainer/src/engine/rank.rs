@@ -7,7 +7,7 @@ use backend::ops::Scratch as Need;
 use backend::{Backend, Communicator, Error, Group, GroupKind, Lane, ReduceOp, Result};
 use model::layers::Scratch;
 use model::store::BLOCK;
-use model::{Microbatch, Shard, Slice};
+use model::{Decoder, DecoderOptions, Microbatch, Shard, Slice, TensorGroup};
 
 use super::buckets::Buckets;
 use super::chunk::{ChunkConfig, ModelChunk, Neighbours};
@@ -17,6 +17,7 @@ use super::scaler::LossScaler;
 use super::state::{self, TensorState};
 use super::totals::{Tally, Totals};
 use super::{Samples, unreadable};
+use crate::inference::ranks::{self, Part};
 use crate::layout::Coordinates;
 use crate::options::{Numerics, Precision};
 use crate::schedule::{Instruction, Schedule, ScheduleError, Unit, max_in_flight};
@@ -62,6 +63,8 @@ pub struct Rank<'a, B: Backend> {
     embedding: Group,
     /// What of each chunk's gradients is reduced while the last backward still runs; empty where nothing is.
     buckets: Vec<Buckets>,
+    /// The model for inference, over the same weights; where it is asked for.
+    inference: Option<ranks::Rank<'a, B>>,
     /// Through which that is said.
     reducer: &'a dyn Communicator<B::Buffer>,
     /// Optimizer steps done.
@@ -161,6 +164,24 @@ impl<'a, B: Backend> Rank<'a, B> {
             Numerics::Fast => None,
             Numerics::Invariant { chunks } => Some(chunks),
         };
+        let part = |(index, chunk): (usize, &ModelChunk<'a, B>), options: DecoderOptions| {
+            let group = Group::new(GroupKind::Tensor, layout.tensor_group(rank));
+            let (tensor, stage) = (TensorGroup::new(communicator, group), &chunk.stage);
+            let parameters = stage.shared_parameters();
+            Ok::<_, Error>(Part {
+                decoder: Decoder::over(backend, tensor, model, stage.shard(), options, parameters)?,
+                previous: pipeline.previous(at.pp, index).map(rank_at),
+                next: pipeline.next(at.pp, index).map(rank_at),
+            })
+        };
+        let inference = config.inference.map(|asked| {
+            let options = DecoderOptions { dtype: options.store.dtype, partial: options.partial, ..asked };
+            let parts = chunks.iter().enumerate().map(|chunk| part(chunk, options)).collect::<Result<_>>()?;
+            // Log-likelihoods, and whether a token is the likeliest.
+            ranks::Rank::new(backend, communicator, layout, options, parts, 2)
+        });
+        let inference = inference.transpose()?;
+
         let sizes = (longest, pipeline.microbatches * layout.dp());
         let tally = Tally::new(backend, model, tree_chunks, sizes, [world, data.clone()])?;
         Ok(Self {
@@ -168,6 +189,7 @@ impl<'a, B: Backend> Rank<'a, B> {
             scaler: (execution.precision == Precision::F16).then(|| LossScaler::new(execution.loss_scale)),
             embedding: Group::new(GroupKind::Embedding, layout.embedding_group(rank)),
             buckets: if overlapping { chunks.iter().map(bucket).collect() } else { Vec::new() },
+            inference,
             reducer: communicator,
             steps: 0,
             recorder: None,
@@ -204,6 +226,11 @@ impl<'a, B: Backend> Rank<'a, B> {
     /// The loss scale of f16, and what it has seen.
     pub fn scaler(&mut self) -> Option<&mut LossScaler> {
         self.scaler.as_mut()
+    }
+
+    /// The model for inference, where the configuration asks for it. It has the weights that the last step left.
+    pub fn inference(&mut self) -> Option<&mut ranks::Rank<'a, B>> {
+        self.inference.as_mut()
     }
 
     /// The model chunks.

@@ -4,15 +4,12 @@ use clap::Args;
 use eval::cli::EvalArgs;
 use eval::probe::{Ask, Generator, ProbeArgs};
 use eval::report::Subject;
-use eval::scorer::{Request, Scored, Scorer};
+use eval::scorer::{Counter, Request, Scored, Scorer};
 
-use super::loaded::{Loaded, ModelArgs, Needs};
+use super::loaded::{GROUP, Loaded, ModelArgs, Needs, TASK_TOKENS};
 use super::scoring::{Encoded, score};
 use super::{Model, Prompt, Sampling, writing};
 use crate::{Error, Result};
-
-/// Sequences at once: a group of choices with their common beginning, and some more.
-const SLOTS: usize = 17;
 
 /// `mtnlg eval`.
 #[derive(Clone, Debug, Args)]
@@ -22,7 +19,7 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     eval: EvalArgs,
     /// Tokens that the model reads at once
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = TASK_TOKENS)]
     batch_tokens: usize,
 }
 
@@ -50,9 +47,7 @@ impl EvaluateArgs {
         })?;
         let prepared = self.eval.prepare().map_err(told)?;
         let mut loaded = Loaded::open(model)?;
-        let tokens = self.batch_tokens.max(1);
-        let length = loaded.model().seq_len;
-        loaded.reserve(Needs { slots: SLOTS, length, tokens, rows: tokens.min(256) });
+        loaded.reserve(Needs::of_tasks(self.batch_tokens, loaded.model().seq_len));
         let subject = subject(&loaded, model);
         let journal = loaded.run_dir().join("eval");
         let report = super::run(&loaded, model, |model| {
@@ -71,7 +66,7 @@ impl ProbeModelArgs {
     pub fn run(&self) -> Result<Option<String>> {
         let mut loaded = Loaded::open(&self.model)?;
         let length = loaded.model().seq_len;
-        loaded.reserve(Needs { slots: SLOTS, length, tokens: 256, rows: SLOTS });
+        loaded.reserve(Needs { slots: GROUP, length, tokens: 256, rows: GROUP });
         let subject = subject(&loaded, &self.model);
         let report = super::run(&loaded, &self.model, |model| {
             self.probe.run(&mut Checkpoint { loaded: &loaded, model }, &subject).map_err(told)
@@ -105,8 +100,6 @@ struct Checkpoint<'a> {
 }
 
 impl Scorer for Checkpoint<'_> {
-    type Error = Error;
-
     fn score(&mut self, requests: &[Request], done: &mut dyn FnMut(usize, &Scored)) -> Result<()> {
         let length = self.max_tokens();
         let encode = |Request { context, continuation }: &Request| {
@@ -118,6 +111,10 @@ impl Scorer for Checkpoint<'_> {
             Ok(())
         })
     }
+}
+
+impl Counter for Checkpoint<'_> {
+    type Error = Error;
 
     fn count_tokens(&self, text: &str) -> Result<usize> {
         Ok(self.loaded.tokenizer().encode(text)?.len())

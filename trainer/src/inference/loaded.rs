@@ -13,6 +13,11 @@ use crate::layout::{Layout, stage_layers};
 use crate::options::Precision;
 use crate::{Error, Result};
 
+/// Sequences of a group of choices with their common beginning, and some more.
+pub const GROUP: usize = 17;
+/// Tokens that a model reads at once where tasks are evaluated, unless told otherwise.
+pub const TASK_TOKENS: usize = 512;
+
 /// Which model, and where it runs.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
@@ -59,6 +64,14 @@ pub struct Needs {
     pub tokens: usize,
     /// Answers of a step.
     pub rows: usize,
+}
+
+impl Needs {
+    /// For the evaluation tasks, whose requests are groups of choices: `tokens` a step, in sequences of at most `length`.
+    pub fn of_tasks(tokens: usize, length: usize) -> Self {
+        let tokens = tokens.max(1);
+        Self { slots: GROUP, length, tokens, rows: tokens.min(256) }
+    }
 }
 
 /// A model that is about to be used.

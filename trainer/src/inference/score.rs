@@ -79,6 +79,14 @@ impl ScoreArgs {
         }
         let (seconds, tokens) =
             (started.elapsed().as_secs_f64(), encoded.iter().map(|e| e.input.len()).sum::<usize>());
+        let cut = encoded.iter().filter(|request| request.lost > 0).count();
+        if cut > 0 {
+            let length = loaded.model().seq_len;
+            eprintln!(
+                "{cut} of {} requests are longer than the model's {length} positions and lost their beginning",
+                encoded.len()
+            );
+        }
         eprintln!(
             "{} requests, {tokens} tokens, {seconds:.1} s, {:.0} tokens/s",
             encoded.len(),

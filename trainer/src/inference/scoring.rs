@@ -1,7 +1,8 @@
 //! Log-likelihoods of continuations.
 //!
 //! The convention is that of lm-evaluation-harness: the context's trailing blanks belong to the continuation; both are tokenized together, and the continuation is what
-//! follows the context's own tokens; an empty context is the end-of-text token; what is too long loses its beginning.
+//! follows the context's own tokens; an empty context is the end-of-text token; of what is too long the model is given the last tokens that it has positions for. A continuation that is
+//! longer than that loses its own beginning too: the tokens left are scored (the harness refuses these).
 //!
 //! Requests that begin alike are read once: sorted by their tokens, neighbours form groups whose common beginning stands in a slot of its own.
 
@@ -18,8 +19,10 @@ use crate::{Error, Result};
 pub struct Encoded {
     /// What the model reads: the context and the continuation but for its last token.
     pub input: Vec<u32>,
-    /// The continuation: what the last so many places of the input are asked about.
+    /// The continuation, as far as it fits: what the last so many places of the input are asked about.
     pub targets: Vec<u32>,
+    /// Tokens at the beginning that did not fit.
+    pub lost: usize,
 }
 
 /// What Python's `str.rstrip` takes off.
@@ -31,7 +34,7 @@ impl Encoded {
     /// Encodes a request for a model of sequences of `length` tokens.
     ///
     /// # Errors
-    /// The continuation has no token, or more than `length`.
+    /// The continuation has no token.
     pub fn new(tokenizer: &Tokenizer, context: &str, continuation: &str, length: usize) -> Result<Self> {
         let kept = context.trim_end_matches(is_blank);
         let moved = format!("{}{continuation}", &context[kept.len()..]);
@@ -43,13 +46,20 @@ impl Encoded {
             let targets = whole.split_off(context.len().min(whole.len()));
             (if context.is_empty() { vec![tokenizer.eod()] } else { context }, targets)
         };
-        if targets.is_empty() || targets.len() > length {
-            return Err(Error::user(format!("a continuation of {} tokens", targets.len()))
-                .remedy(format!("give at least one token and at most {length}")));
+        match targets.is_empty() {
+            true => Err(Error::user("a continuation of no tokens").remedy("give at least one token")),
+            false => Ok(Self::of_tokens(&context, &targets, length.max(1))),
         }
-        let mut input = [&context[..], &targets[..targets.len() - 1]].concat();
-        input.drain(..input.len().saturating_sub(length));
-        Ok(Self { input, targets })
+    }
+
+    /// The last `length + 1` tokens: the model reads all of them but the last, and is asked about those that the continuation has behind the first. Neither part is empty.
+    fn of_tokens(context: &[u32], continuation: &[u32], length: usize) -> Self {
+        let mut input = [context, continuation].concat();
+        let lost = input.len().saturating_sub(length + 1);
+        input.drain(..lost);
+        let targets = input[input.len() - continuation.len().min(input.len() - 1)..].to_vec();
+        input.pop();
+        Self { input, targets, lost }
     }
 
     /// How much of the input may be shared: nothing is asked about it.
@@ -235,7 +245,32 @@ mod tests {
     use super::*;
 
     fn request(context: &[u32], targets: &[u32]) -> Encoded {
-        Encoded { input: [context, &targets[..targets.len() - 1]].concat(), targets: targets.to_vec() }
+        Encoded::of_tokens(context, targets, usize::MAX - 1)
+    }
+
+    /// lm-evaluation-harness 0.4.13, `HFLM._loglikelihood_tokens`: `inp = (context + continuation)[-(max_length + 1):][:-1]`, and the continuation is compared with the last
+    /// `len(continuation)` places of what comes of it; it asserts that there are as many. Where there are not, as many as there are.
+    #[test]
+    fn what_is_too_long_is_cut_as_the_harness_cuts_it() {
+        for (context, continuation, length) in
+            (1..9).flat_map(|a| (1..9).flat_map(move |b| (1..12).map(move |length| (a, b, length))))
+        {
+            let (own, asked): (Vec<u32>, Vec<u32>) =
+                ((0..context).collect(), (100..100 + continuation).collect());
+            let Encoded { input, targets, lost } = Encoded::of_tokens(&own, &asked, length);
+            let whole = [own, asked.clone()].concat();
+            let kept = &whole[whole.len().saturating_sub(length + 1)..];
+            let words = format!("{context} {continuation} {length}");
+            assert_eq!(input, kept[..kept.len() - 1], "{words}");
+            assert_eq!(lost, whole.len() - kept.len(), "{words}");
+            match asked.len() <= length {
+                true => assert_eq!(targets, asked, "{words}"),
+                false => assert_eq!(targets, asked[asked.len() - length..], "{words}"),
+            }
+            // Each target stands behind the place that is asked about it.
+            let first = input.len() - targets.len();
+            assert_eq!(targets, kept[first + 1..], "{words}");
+        }
     }
 
     #[test]

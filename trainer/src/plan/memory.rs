@@ -38,12 +38,19 @@ pub struct RankPlan {
     pub activations: u64,
     /// Bytes within a layer and between two, with the workspace that the CPU backend's operations ask for on one thread.
     pub workspace: u64,
+    /// Bytes, of whatever class, for evaluating the tasks between steps: the cache of keys and values, and what a step of inference needs.
+    pub evaluation: u64,
 }
 
 impl RankPlan {
     /// All of it, in bytes.
     pub fn total(&self) -> u64 {
-        self.parameters + self.gradients + self.optimizer + self.activations + self.workspace
+        self.parameters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.workspace
+            + self.evaluation
     }
 }
 
@@ -54,7 +61,16 @@ impl RankPlan {
 pub fn memory(config: &RunConfig) -> Result<Vec<RankPlan>> {
     let rank = rank_config(config);
     let (place, workspace) = (Place::load("selene", Stack::OWN)?, workspace());
-    (0..config.parallel.pipeline).map(|stage| stage_plan(&rank, &place, &workspace, stage)).collect()
+    let training = RankConfig { inference: None, ..rank.clone() };
+    let plan = |stage| {
+        let plan = stage_plan(&training, &place, &workspace, stage)?;
+        let whole = match rank.inference {
+            Some(_) => stage_plan(&rank, &place, &workspace, stage)?.total(),
+            None => plan.total(),
+        };
+        Ok(RankPlan { evaluation: whole - plan.total(), ..plan })
+    };
+    (0..config.parallel.pipeline).map(plan).collect()
 }
 
 /// What [`Rank::allocate`] asks for, of a device without a limit.
@@ -80,6 +96,7 @@ fn stage_plan(config: &RankConfig, place: &Place, workspace: &Workspace, stage: 
         optimizer: bytes(Class::Optimizer),
         activations: bytes(Class::Activations),
         workspace: bytes(Class::Workspace),
+        evaluation: 0,
     })
 }
 
@@ -111,9 +128,13 @@ mod tests {
             "parallel.schedule=zb-h1 parallel.pipeline=4 parallel.data=1 train.micro_batch=1",
             "numerics.mode=invariant numerics.chunks=4",
             "parallel.layers=[3,1] parallel.data=1 numerics.mode=invariant numerics.chunks=4 parallel.sequence_parallel=true",
+            r#"evaluation.tasks=["piqa"] evaluation.data=["sets"]"#,
+            r#"evaluation.tasks=["piqa"] evaluation.data=["sets"] parallel.schedule=interleaved numerics.mode=invariant numerics.chunks=4"#,
         ] {
             let config = resolve(sets);
             let plans = memory(&config).unwrap();
+            let evaluated = !config.evaluation.tasks.is_empty();
+            assert!(plans.iter().all(|plan| (plan.evaluation > 0) == evaluated), "{sets}");
             let layout = config.layout();
             let backends: Vec<_> =
                 (0..layout.world_size()).map(|_| backend_cpu::CpuBackend::new(1)).collect();
@@ -124,10 +145,19 @@ mod tests {
                 let rank = Rank::new(backend, communicator, rank_config(&config))?;
                 let usage = Class::ALL.map(|class| backend.usage(class).current);
                 drop(rank);
-                Ok((layout.coordinates(communicator.rank()).pp, usage))
+                Ok((layout.coordinates(communicator.rank()), usage))
             });
-            for (stage, usage) in measured.unwrap() {
-                let plan = &plans[stage];
+            for (at, usage) in measured.unwrap() {
+                let (stage, plan) = (at.pp, &plans[at.pp]);
+                if evaluated {
+                    // The first tensor rank has the requests and answers of its replica besides.
+                    let (planned, held) = (plan.total(), usage.iter().sum::<u64>());
+                    assert!(
+                        if at.tp == 0 { held == planned } else { held <= planned },
+                        "{sets}, {at:?}: {held} of {planned}"
+                    );
+                    continue;
+                }
                 let planned =
                     [plan.parameters, plan.gradients, plan.optimizer, plan.activations, plan.workspace];
                 assert_eq!(planned, usage, "{sets}, stage {stage}: {:?}", Class::ALL);

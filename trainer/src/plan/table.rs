@@ -81,6 +81,7 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
                 short(plan.decay_tokens as f64)
             ),
         ),
+        ("evaluation", plan.evaluation.clone().unwrap_or_else(|| "none".into())),
         ("model FLOPs a step", format!("{:.3e}", plan.model_flops_per_step)),
         ("executed a step", format!("{:.3e}", plan.hardware_flops_per_step)),
         ("model FLOPs in all", format!("{:.3e}", plan.model_flops)),
@@ -88,6 +89,9 @@ fn rows(plan: &Plan) -> Vec<(&'static str, String)> {
         ("tensor group", format!("{} bytes a layer and microbatch", short(plan.tensor_bytes_per_layer))),
     ]
 }
+
+/// Its column in the stages' table, behind the classes of memory.
+const EVALUATION: usize = 8;
 
 /// The stages' table: ours, and beside our activations what Korthikanti et al. would keep of the same layers.
 fn memory(plan: &Plan) -> Vec<Vec<String>> {
@@ -104,6 +108,10 @@ fn memory(plan: &Plan) -> Vec<Vec<String>> {
         "published",
     ];
     let mut lines = vec![header.map(String::from).to_vec()];
+    let evaluated = plan.evaluation.is_some();
+    if evaluated {
+        lines[0].insert(EVALUATION, "evaluation".into());
+    }
     for stage in &plan.stages {
         let mib = |bytes: f64| match bytes / f64::from(1 << 20) {
             small if small < 100.0 => format!("{small:.2}"),
@@ -130,6 +138,9 @@ fn memory(plan: &Plan) -> Vec<Vec<String>> {
             stage.total(),
         ];
         line.extend(classes.map(|bytes| mib(bytes as f64)));
+        if evaluated {
+            line.insert(EVALUATION, mib(stage.evaluation as f64));
+        }
         line.push(mib(held(stage)));
         lines.push(line);
     }

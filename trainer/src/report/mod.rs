@@ -3,6 +3,7 @@
 //! The page is a pure function of the run's data: the same run gives the same bytes.
 
 mod chart;
+mod evaluation;
 mod layout;
 mod measured;
 mod schedule;
@@ -53,6 +54,9 @@ impl Report<'_> {
         self.tiles(&mut page);
         self.loss(&mut page);
         self.validations(&mut page);
+        if let Some(evaluation) = evaluation::html(self.metrics) {
+            section(&mut page, "Evaluation", &evaluation);
+        }
         section(&mut page, "Samples", &self.sample_text());
         self.step_charts(&mut page);
         section(&mut page, "Layout", &layout::html(self.config));

@@ -17,6 +17,7 @@ fn run(steps: u64) -> (RunConfig, Vec<StepMetrics>, Summary, Vec<Sample>) {
             grad_norm: 0.6 + 2.0 * (-(step as f64) / 40.0).exp() + 0.2 * noise(step + 7),
             tokens_per_second: 11_000.0 + 900.0 * noise(step + 3),
             valid_loss: (step % 128 == 0 || step == steps).then(|| loss(step) + 0.05),
+            evaluation: vec![],
         })
         .collect();
     let summary = Summary {
@@ -89,6 +90,45 @@ fn it_shows_the_run() {
     // Ten validations, as dots of both loss charts and as rows.
     assert_eq!(page.matches("<circle").count(), 20);
     assert_eq!(page.matches("<tr><td>").count() - 1, 10);
+}
+
+#[test]
+fn an_evaluation_stands_beside_what_is_published() {
+    use crate::metrics::Evaluated;
+    let (config, mut metrics, summary, samples) = run(200);
+    let html = |metrics: &[StepMetrics]| {
+        Report { config: &config, metrics, summary: &summary, samples: &samples }.html()
+    };
+    assert!(!html(&metrics).contains("<h2>Evaluation</h2>"));
+    let metric = |task: &str, shots, metric: &str, value| Evaluated {
+        task: task.into(),
+        shots,
+        documents: 1838,
+        metric: metric.into(),
+        value,
+        stderr: value.map(|_| 0.0123),
+    };
+    for (step, acc) in [(99, 0.5011), (199, 0.6022)] {
+        metrics[step].evaluation = vec![
+            metric("piqa", 0, "acc", Some(0.4)),
+            metric("piqa", 0, "acc_norm", Some(acc)),
+            metric("lambada_openai", 0, "perplexity", None),
+            metric("lambada_openai", 3, "acc", Some(0.1)),
+        ];
+    }
+    let page = html(&metrics);
+    assert_balanced(&page);
+    assert!(!page.contains("NaN") && page.contains("<h2>Evaluation</h2>") && page.contains("Of step 200."));
+    // Of the last step, as per cent with its error, and MT-NLG's and GPT-3's number beside the headline metric alone.
+    let row = "<td>piqa</td><td>0</td><td>1,838</td><td>acc_norm</td><td>60.22 ± 1.23</td><td>80.96</td><td>80.50</td>";
+    assert!(page.contains(row), "{page}");
+    assert!(
+        page.contains("<td>acc</td><td>40.00 ± 1.23</td><td></td><td></td>") && !page.contains("50.11 ±")
+    );
+    assert!(page.contains("<td>perplexity</td><td>–</td>"));
+    // A chart of each headline, PIQA's with the published line; LAMBADA was not published with three examples.
+    assert_eq!(page.matches("<svg").count(), 8);
+    assert_eq!(page.matches("MT-NLG 530B: ").count(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! [`train`] prepares the text, opens the device, runs a session on all ranks, and writes what the run leaves: `config.toml`, `metrics.jsonl`,
 //! checkpoints, `summary.json`, `report.html`. A run directory is made only once everything that can be refused has been checked.
 
+mod evaluation;
 mod samples;
 mod session;
 mod text;
@@ -24,6 +25,7 @@ use crate::progress::{Progress, duration};
 use crate::report::{Report, Sample};
 use crate::timeline::{self, Recorder};
 use crate::{Error, Result};
+use evaluation::{Evaluation, Files};
 use session::{Ended, Observer, Session};
 use text::Text;
 pub(crate) use text::cache_dir;
@@ -65,12 +67,17 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
             None
         }
     };
+    let files = Files::read(&config)?;
     // One process prepares what the others then read.
     let text = match &process {
         None => Text::open(&config, &mut say)?,
         Some(process) => process.in_turn(|| Text::open(&config, &mut say))?,
     };
     say(&text.describe());
+    let evaluation = files.map(|files| Evaluation::new(files, &config, &text.tokenizer)).transpose()?;
+    if let Some(evaluation) = &evaluation {
+        say(&evaluation.describe());
+    }
     let meta = Meta {
         model: config.model.clone(),
         samples_consumed: 0,
@@ -104,7 +111,8 @@ pub fn train(mut config: RunConfig, resume: bool) -> Result<Option<Summary>> {
         None => &nobody,
     };
     let processes = process.is_some();
-    let job = Train { config: &config, text: &text, reader: reader.as_ref(), meta, observer, processes };
+    let (reader, evaluation) = (reader.as_ref(), evaluation.as_ref());
+    let job = Train { config: &config, text: &text, evaluation, reader, meta, observer, processes };
     let (ended, recorders) = match &process {
         None => launch(&device, config.layout().world_size(), job)?,
         Some(process) => process.launch(&device, config.numerics.mode == Mode::Invariant, job)?,
@@ -217,6 +225,7 @@ fn finish(
 struct Train<'a> {
     config: &'a RunConfig,
     text: &'a Text,
+    evaluation: Option<&'a Evaluation>,
     reader: Option<&'a Reader>,
     meta: Meta,
     observer: &'a Mutex<dyn Observer + 'a>,
@@ -231,6 +240,7 @@ impl Job for Train<'_> {
             config: self.config,
             train: &self.text.train,
             valid: &self.text.valid,
+            evaluation: self.evaluation,
             resume: self.reader,
             meta: self.meta,
             stop: &STOP,
@@ -255,6 +265,10 @@ impl Observer for Nobody {
     fn step(&mut self, _metrics: &StepMetrics) -> Result<()> {
         Ok(())
     }
+
+    fn asks(&mut self, _step: u64, _task: &str) {}
+
+    fn answered(&mut self, _step: u64, _result: &str) {}
 
     fn saved(&mut self, _step: u64, _path: &Path) {}
 }
@@ -297,8 +311,16 @@ impl Observer for Books {
     fn step(&mut self, metrics: &StepMetrics) -> Result<()> {
         self.log.append(metrics)?;
         self.progress.step(metrics);
-        self.lines.push(*metrics);
+        self.lines.push(metrics.clone());
         Ok(())
+    }
+
+    fn asks(&mut self, step: u64, task: &str) {
+        self.progress.doing(&format!("evaluating step {step}: {task}"));
+    }
+
+    fn answered(&mut self, step: u64, result: &str) {
+        self.progress.say(&format!("evaluation of step {step}: {result}"));
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use backend::{Backend, Communicator, Group, GroupKind};
+use model::DecoderOptions;
 
+use super::evaluation::Evaluation;
 use crate::checkpoint::{Meta, Reader, Writer};
 use crate::config::RunConfig;
 use crate::engine::{AdamWSettings, Prefetch, Rank, RankConfig, Samples, Shelf, StepPlan};
+use crate::inference::loaded::{Needs, TASK_TOKENS};
 use crate::ledger::Recorded;
-use crate::metrics::StepMetrics;
+use crate::metrics::{Evaluated, StepMetrics};
 use crate::timeline::Recorder;
 use crate::{Error, Result};
 
@@ -28,6 +31,12 @@ pub trait Observer: Send {
     /// The step cannot be recorded: the run stops.
     fn step(&mut self, metrics: &StepMetrics) -> Result<()>;
 
+    /// The step's model is about to be asked a task.
+    fn asks(&mut self, step: u64, task: &str);
+
+    /// What came of it, in a line.
+    fn answered(&mut self, step: u64, result: &str);
+
     /// A checkpoint is in its place.
     fn saved(&mut self, step: u64, path: &Path);
 }
@@ -40,6 +49,8 @@ pub struct Session<'a> {
     pub train: &'a dyn Samples,
     /// What it is validated on.
     pub valid: &'a dyn Samples,
+    /// What it is asked between steps.
+    pub evaluation: Option<&'a Evaluation>,
     /// Where to go on, if not at the beginning.
     pub resume: Option<&'a Reader>,
     /// What checkpoints say of the run; the samples consumed are filled in.
@@ -69,6 +80,14 @@ pub struct Ended {
     pub backend: String,
 }
 
+/// What the evaluation needs of the model, as far as the configuration knows it. A tokenizer that is a file may have fewer tokens.
+fn inference(config: &RunConfig) -> DecoderOptions {
+    let Needs { slots, length, tokens, rows } = Needs::of_tasks(TASK_TOKENS, config.model.seq_len);
+    let vocabulary = config.data.tokenizer.tokens().unwrap_or(config.model.vocab).min(config.model.vocab);
+    let stage = config.train.precision.dtype();
+    DecoderOptions { slots, length, tokens, rows, vocabulary, dtype: stage, partial: stage }
+}
+
 /// What a rank must know of this run.
 pub fn rank_config(config: &RunConfig) -> RankConfig {
     let train = &config.train;
@@ -87,6 +106,7 @@ pub fn rank_config(config: &RunConfig) -> RankConfig {
             clip: train.clip as f32,
         },
         seed: train.seed,
+        inference: (!config.evaluation.tasks.is_empty()).then(|| inference(config)),
     }
 }
 
@@ -143,7 +163,11 @@ impl Session<'_> {
     ) -> Result<Ended> {
         let (config, train) = (self.config, &self.config.train);
         let (batch, schedule, seq_len) = (config.batch(), config.learning_rate(), train.seq_len as u64);
-        let mut rank = Rank::new(backend, communicator, rank_config(config))?;
+        let mut rank_config = rank_config(config);
+        if let Some(inference) = &mut rank_config.inference {
+            inference.vocabulary = self.meta.tokenizer.tokens.min(config.model.vocab);
+        }
+        let mut rank = Rank::new(backend, communicator, rank_config)?;
         rank.reduce_through(buckets);
         let mut position = Position::default();
         if let Some(reader) = self.resume {
@@ -191,6 +215,7 @@ impl Session<'_> {
                 false => None,
             };
             valid_loss = validated.or(valid_loss);
+            let evaluation = self.evaluate(&mut rank, first_rank, position.step, stats.stop)?;
             if first_rank {
                 self.observer.lock().unwrap_or_else(PoisonError::into_inner).step(&StepMetrics {
                     step,
@@ -199,6 +224,7 @@ impl Session<'_> {
                     grad_norm: stats.grad_norm.into(),
                     tokens_per_second,
                     valid_loss: validated.map(f64::from),
+                    evaluation,
                 })?;
             }
             if due(train.checkpoint_every) {
@@ -216,6 +242,24 @@ impl Session<'_> {
         let info = backend.info();
         let backend = format!("{} ({})", info.backend, info.device);
         Ok(Ended { step: position.step, valid_loss, backend })
+    }
+
+    /// Asks the step's model the tasks, where that is due. A run that is to stop has no time for it.
+    fn evaluate<B: Backend>(
+        &self,
+        rank: &mut Rank<'_, B>,
+        first_rank: bool,
+        step: u64,
+        stops: bool,
+    ) -> Result<Vec<Evaluated>> {
+        let last = step == self.config.train.steps;
+        let due = self.evaluation.filter(|evaluation| !stops && evaluation.is_due(step, last));
+        let Some((evaluation, rank)) = due.zip(rank.inference()) else { return Ok(Vec::new()) };
+        let mut tell = |text: &str, done: bool| {
+            let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+            if done { observer.answered(step, text) } else { observer.asks(step, text) }
+        };
+        evaluation.ask(rank, self.stop, first_rank.then_some(&mut tell))
     }
 
     /// Writes a checkpoint together with the other ranks.
