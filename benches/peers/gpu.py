@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# layers, hidden, heads, sequence, vocabulary: those of `mtnlg presets`.
+# layers, hidden, heads, sequence, vocabulary: those of `mtnlg presets`, and of `mtnlg conformance perf --sizes tiny`.
 PRESETS = {
+    "tiny": (1, 64, 1, 64, 256),
     "laptop": (4, 128, 4, 256, 4096),
     "gpt2": (12, 768, 12, 1024, 50304),
     "gpt2-xl": (48, 1600, 25, 1024, 50304),
@@ -50,7 +51,8 @@ def ops(args):
     layers, h, a, s, v = PRESETS[args.preset]
     b, d, kind = args.micro_batch, h // a, {"device": args.device, "dtype": torch.bfloat16}
     t, rows = b * s, []
-    products = [(1024, 1024, 1024, False, True), (t, 3 * h, h, False, True), (t, 4 * h, h, False, True), (4 * h, h, t, True, False), (t, v, h, False, True)]
+    square = 64 if args.preset == "tiny" else 1024
+    products = [(square, square, square, False, True), (t, 3 * h, h, False, True), (t, 4 * h, h, False, True), (4 * h, h, t, True, False), (t, v, h, False, True)]
     for m, n, k, ta, tb in products:
         x, w = torch.randn((k, m) if ta else (m, k), **kind), torch.randn((n, k) if tb else (k, n), **kind)
         x, w = x.T if ta else x, w.T if tb else w
