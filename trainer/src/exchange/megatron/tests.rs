@@ -31,13 +31,15 @@ fn read_all(dir: &Path) -> Result<usize> {
 }
 
 #[test]
-fn cut_short_at_every_byte() {
+fn cut_short() {
     let dir = tempfile::tempdir().unwrap();
     let path = copied(dir.path());
     let values = read_all(dir.path()).unwrap();
     assert_eq!(values as u64, find(dir.path()).unwrap().unwrap().model.parameters() + (384 - 304) * 24);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    for len in (0..file.metadata().unwrap().len()).rev() {
+    let whole = file.metadata().unwrap().len();
+    // At every byte of the directory and what is behind it, and of the weights at some.
+    for len in (0..whole).rev().filter(|len| len + 1_000 > whole || len % 97 == 0) {
         file.set_len(len).unwrap();
         let error = read_all(dir.path()).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{len}: {error}");
