@@ -97,6 +97,16 @@ pub enum Error {
         document: usize,
     },
 
+    /// A journal that another evaluation has open.
+    #[error(
+        "eval: another evaluation of the same checkpoint and task writes {}; wait for it, or give a --journal folder of its own",
+        path.display()
+    )]
+    Busy {
+        /// The journal.
+        path: PathBuf,
+    },
+
     /// A scorer that ended without all answers.
     #[error("eval: {task}: the scorer left {missing} of {requests} requests without an answer")]
     Unanswered {

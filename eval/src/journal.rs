@@ -1,6 +1,6 @@
 //! Answers that survive an interruption: a file for each list of requests of each checkpoint, a line for each answer.
 //!
-//! A journal's first line says what it is of. A line that an interruption tore is left out; a file that is of something else is begun anew.
+//! A journal is open once at a time (on Unix: an advisory lock that ends with the process). Its first line says what it is of. A line that an interruption tore is left out; a file that is of something else is begun anew.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -57,7 +57,7 @@ impl Journal {
     /// Opens the journal of `key` in `folder`, which is made if it is not there, and gives the answers that it has, by request.
     ///
     /// # Errors
-    /// The folder or the file cannot be written.
+    /// The folder or the file cannot be written; another evaluation has it open.
     pub fn open(folder: &Path, key: &Key) -> Result<(Self, Vec<Option<Scored>>)> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let header =
@@ -71,6 +71,7 @@ impl Journal {
             .truncate(false)
             .open(&path)
             .map_err(Error::io("open", &path))?;
+        lock(&file, &path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
         let mut answers = vec![None; key.requests];
@@ -109,9 +110,40 @@ impl Journal {
     }
 }
 
+/// Nobody else writes into the journal as long as it is open here. Where a file system knows no locks, none is held.
+#[cfg(unix)]
+fn lock(file: &File, path: &Path) -> Result<()> {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Busy { path: path.into() }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn lock(_file: &File, _path: &Path) -> Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_journal_is_open_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = Key { checkpoint: "a".into(), task: "wic".into(), shots: 1, requests: 3, hash: "h".into() };
+        let answer = Scored { log_likelihood: -1.5, tokens: 2, is_greedy: true };
+        let (mut journal, _) = Journal::open(folder.path(), &key).unwrap();
+        journal.write(1, &answer).unwrap();
+        let error = Journal::open(folder.path(), &key).unwrap_err();
+        assert!(error.is_user() && error.to_string().contains("another evaluation"), "{error}");
+        // Nothing of it was lost, another one is free, and so is this one when it is closed.
+        Journal::open(folder.path(), &Key { shots: 2, ..key.clone() }).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(folder.path(), &key).unwrap().1[1], Some(answer));
+    }
 
     #[test]
     fn answers_come_back_bit_for_bit() {
@@ -131,6 +163,7 @@ mod tests {
         let expected = [Some(answer(f64::NEG_INFINITY)), None, Some(answer(-0.1 - 0.2))];
         assert_eq!(known, expected);
         journal.write(1, &answer(-1e-300)).unwrap();
+        drop(journal);
         assert_eq!(Journal::open(folder.path(), &key).unwrap().1[1], Some(answer(-1e-300)));
         // Of another checkpoint nothing is known.
         let other = Key { checkpoint: "b".into(), ..key.clone() };
