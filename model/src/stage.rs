@@ -273,23 +273,6 @@ impl<'a, B: Backend> Stage<'a, B> {
         }
     }
 
-    /// As [`forward`](Self::forward), but the last stage stops at the [`logits`](Activations::logits).
-    ///
-    /// # Errors
-    /// Those of the backend and the group.
-    pub fn infer(&self, kept: &Activations<B>) -> Result<()> {
-        let nothing =
-            Microbatch { index: 0, first_sample: 0, dropout_seed: None, weight: 0.0, loss_scale: 1.0 };
-        let cx = self.context(&nothing);
-        self.trunk(&cx, kept)?;
-        match (&self.head, &kept.head) {
-            (Some(head), Some(kept_head)) => {
-                head.logits(&cx, self.after(kept, self.blocks.len() - 1), kept_head)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The residual stream behind layer `i`: the next one's input, kept, or the stage's output, which is free again once it is sent.
     fn after<'v>(&'v self, kept: &'v Activations<B>, i: usize) -> View<'v, B::Buffer> {
         kept.stream.get(i + 1).map_or_else(|| self.scratch.output.view(), Tensor::view)

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use backend::{Backend, Communicator, Group, GroupKind};
+use backend::{Backend, Class, Communicator, DType, Group, GroupKind, Shape};
 use model::layers::Scratch;
-use model::{Shard, Stage, StageOptions, TensorGroup};
+use model::{Microbatch, Shard, Stage, StageOptions, TensorGroup};
 use safetensors::SafeTensors;
 use trainer::checkpoint::Reader;
 
@@ -55,7 +55,10 @@ fn logits(run: &Path, tp: usize, tokens: &[u32], b: usize) -> Vec<Vec<f32>> {
         }
         let kept = stage.activations()?;
         backend.write(kept.tokens().unwrap(), bytemuck::cast_slice(tokens))?;
-        stage.infer(&kept)?;
+        backend.write(kept.targets().unwrap(), bytemuck::cast_slice(tokens))?;
+        let loss = backend.alloc(Class::Workspace, DType::F32, Shape::new(&[1]))?;
+        let all = Microbatch { index: 0, first_sample: 0, dropout_seed: None, weight: 0.0, loss_scale: 1.0 };
+        stage.forward(&kept, &all, loss.view())?;
         let view = kept.logits(0).unwrap();
         let mut values = vec![0.0_f32; view.len()];
         backend.read(view, bytemuck::cast_slice_mut(&mut values))?;

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use backend::{Communicator, DType, Group, Lane, ReduceOp, Result, View};
-use backend_sim::{Cluster, Fault, Line, Present, SimBackend, SimCommunicator, Stack, World};
+use backend_sim::{Fault, Line, Present, SimBackend, SimCommunicator, World};
 use trainer::config::{Layers, RunConfig, defaults};
 use trainer::engine::{Rank, StepPlan};
 use trainer::plan::{formulas, sizes};
-use trainer::planner::calibrate;
 use trainer::planner::predict::{predict, predict_with};
 use trainer::rehearse::{Place, Ranks, config_on, operations, rehearse, workspace};
 use trainer::run::rank_config;
@@ -283,42 +282,6 @@ fn memory_past_the_limit_is_named_and_remedied() {
         "{:?}",
         prediction.what_would
     );
-}
-
-/// The simulation of a run on the CPU beside that run: the same instructions and calls in the same order, and with a cluster that is calibrated on this
-/// machine a step as long within 15%.
-#[test]
-fn the_simulated_schedule_is_the_executed_one() {
-    let sets =
-        "parallel.tensor=1 parallel.pipeline=2 parallel.data=1 train.micro_batch=1 train.global_batch=8";
-    let config = resolve("laptop", sets);
-    let job = || trainer::bench::ops::Ops { config: &config, seconds: 4.0 };
-    let device = trainer::device::Device::Cpu;
-    let measured = trainer::launch::launch(&device, 2, job()).unwrap();
-    let cluster = calibrate::calibrated(Cluster::load("laptop").unwrap(), &measured);
-    let place = Place { cluster, stack: Stack::load("mtnlg").unwrap() };
-    let simulated = rehearse(&config, &place, Ranks::All, 1, u64::MAX, false).unwrap();
-    // What each rank is busy with, by its thread's own time: no other process disturbs it.
-    for ((at, report), busy) in simulated.ranks.iter().zip(&measured.busy_seconds) {
-        let spent = &report.spent;
-        let ours = spent.products + spent.streams + spent.optimizer;
-        assert!((ours / busy - 1.0).abs() < 0.15, "{at:?}: {ours} s simulated, {busy} s measured");
-    }
-    // How long a step takes is only known where nothing else runs.
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if load <= cores as f64 + 0.5 {
-        let error = simulated.seconds / measured.step_seconds - 1.0;
-        assert!(
-            error.abs() < 0.15,
-            "{} s simulated, {} s measured",
-            simulated.seconds,
-            measured.step_seconds
-        );
-    } else {
-        println!("the step's time was not compared: the machine has a load of {load} on {cores} cores");
-    }
 }
 
 /// What a rank did, in order: its instructions; its messages and collectives.
