@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--documents", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5, help="of decoding")
     parser.add_argument("--mtnlg", default="target/release/mtnlg")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -70,26 +71,32 @@ def main():
         print(f"{len(requests)} requests: transformers {seconds:.1f} s, mtnlg {ours:.1f} s with its start, ratio {seconds / ours:.2f}")
         print(f"largest relative difference {worst:.1e}, is_greedy differs in {greedy}")
 
-        prompt, new = "The man is", 64
+        prompt, new = "The man is", 128
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)
-            begun = time.perf_counter()
-            out = model.generate(ids, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
-            seconds = time.perf_counter() - begun
         bytes_read = sum(p.numel() for p in model.parameters()) * 4
         x = torch.randn(bytes_read // 4)
         x.sum()
-        begun = time.perf_counter()
-        for _ in range(5):
-            x.sum()
-        bandwidth = 5 * bytes_read / (time.perf_counter() - begun)
         generate = [args.mtnlg, "generate", *common, "--prompt", prompt, "--temperature", "0", "--json", "--max-tokens"]
-        times = []
-        for count in [1, new + 1]:
+
+        def took(work):
             begun = time.perf_counter()
+            work()
+            return time.perf_counter() - begun
+
+        def theirs():
+            with torch.no_grad():
+                model.generate(ids, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
+
+        def ours(count):
             subprocess.run([*generate, str(count)], check=True, stdout=subprocess.DEVNULL)
-            times.append(time.perf_counter() - begun)
+
+        # By turns, and the best of each: what else the machine does meets all.
+        work = [theirs, lambda: [x.sum() for _ in range(5)], lambda: ours(1), lambda: ours(new + 1)]
+        rounds = [[took(each) for each in work] for _ in range(args.rounds)]
+        seconds, summing, *times = map(min, zip(*rounds))
+        bandwidth = 5 * bytes_read / summing
         token = (times[1] - times[0]) / new
         print(f"decoding: transformers {new / seconds:.1f} tokens/s, mtnlg {1 / token:.1f}; weights at {bandwidth / 1e9:.1f} GB/s (torch's sum) allow {bandwidth / bytes_read:.1f}")
 
