@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+mod checkpoint;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 
 use backend::{Backend, Class, Communicator, DType, Group, GroupKind, Shape};
+use checkpoint::{checkpoint, done, said, text};
 use model::layers::Scratch;
 use model::{Microbatch, Shard, Stage, StageOptions, TensorGroup};
 use safetensors::SafeTensors;
@@ -14,24 +17,6 @@ use trainer::checkpoint::Reader;
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt2")
-}
-
-fn checkpoint(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mtnlg")).arg("checkpoint").args(args).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
-}
-
-fn done(args: &[&str]) -> String {
-    let output = checkpoint(args);
-    assert!(output.status.success(), "{args:?}: {}", said(&output));
-    said(&output)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// The logits of the model in a checkpoint, cut over `tp` ranks, for `[b, s]` tokens; `[b s, vocab]`.
