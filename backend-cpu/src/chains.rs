@@ -7,6 +7,7 @@ use std::cell::Cell;
 
 use crate::gemm::{DEPTH, Strided};
 use crate::lanes::{Lanes, kernel};
+use crate::vector::{self, Matrix};
 
 /// Lanes of the widest vector.
 const WIDEST: usize = 16;
@@ -62,11 +63,34 @@ pub(crate) unsafe fn product(
         true => (rows, columns, [c.rows, c.columns]),
         false => (columns, rows, [c.columns, c.rows]),
     };
+    let mut done = 0;
+    if lanes.count == 1 && lanes.terms == 1 && others.terms == 1 && vector::available() {
+        done = others.count / vector::LINES * vector::LINES;
+        let matrix = Matrix {
+            start: others.start,
+            lines: done,
+            stride: others.stride,
+            results: c.start,
+            apart: strides[1],
+        };
+        // SAFETY: terms in one piece, which nobody writes; the caller's word, and the processor's.
+        unsafe { vector::product(std::slice::from_raw_parts(lanes.start, k), depth, matrix, alpha, add) };
+    }
+    if done == others.count {
+        return;
+    }
+    // SAFETY: lines that there are, and their results.
+    let (others, c) = unsafe {
+        (
+            Lines { start: others.at(done, 0), count: others.count - done, ..others },
+            c.start.add(done * strides[1]),
+        )
+    };
     for first in (0..k).step_by(CHAINS * depth) {
         let terms = [depth, (CHAINS * depth).min(k - first)];
         // SAFETY: terms that there are.
         let [lanes, others] = [lanes, others].map(|x| Lines { start: unsafe { x.at(0, first) }, ..x });
-        blocks(lanes, others, terms, c.start, strides, alpha, add || first > 0);
+        blocks(lanes, others, terms, c, strides, alpha, add || first > 0);
     }
 }
 

@@ -38,6 +38,7 @@ mod operand;
 mod ops;
 mod panels;
 mod threads;
+mod vector;
 
 pub use cluster::cluster;
 pub use device::CpuBackend;

@@ -10,6 +10,7 @@ and the largest difference of the log-likelihoods.
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import tempfile
 import time
@@ -92,13 +93,15 @@ def main():
         def ours(count):
             subprocess.run([*generate, str(count)], check=True, stdout=subprocess.DEVNULL)
 
-        # By turns, and the best of each: what else the machine does meets all.
-        work = [theirs, lambda: [x.sum() for _ in range(5)], lambda: ours(1), lambda: ours(new + 1)]
+        # By turns, each as long as the others: what else the machine does meets all. The weights are summed as often as they are read for the new tokens.
+        work = [theirs, lambda: [x.sum() for _ in range(new)], lambda: ours(1), lambda: ours(new + 1)]
         rounds = [[took(each) for each in work] for _ in range(args.rounds)]
-        seconds, summing, *times = map(min, zip(*rounds))
-        bandwidth = 5 * bytes_read / summing
-        token = (times[1] - times[0]) / new
-        print(f"decoding: transformers {new / seconds:.1f} tokens/s, mtnlg {1 / token:.1f}; weights at {bandwidth / 1e9:.1f} GB/s (torch's sum) allow {bandwidth / bytes_read:.1f}")
+        for name, seconds in [("of transformers", lambda r: r[0]), ("of reading the weights (torch's sum)", lambda r: r[1])]:
+            ratios = [seconds(r) / (r[3] - r[2]) for r in rounds]
+            print(f"decoding at {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f} in {args.rounds} rounds) {name}")
+        seconds, summing, *times = map(statistics.median, zip(*rounds))
+        rates = [new / each for each in (seconds, summing, times[1] - times[0])]
+        print("median tokens/s: transformers {:.1f}, reading {:.1f} ({:.1f} GB/s), mtnlg {:.1f}".format(*rates[:2], bytes_read * rates[1] / 1e9, rates[2]))
 
 
 if __name__ == "__main__":

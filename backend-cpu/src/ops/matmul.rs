@@ -12,6 +12,7 @@ use backend::{DType, Result};
 use super::bias::bias_rows;
 use super::gelu::{bias_gelu_rows, gelu_of};
 use crate::CpuBuffer;
+use crate::chains::FEW;
 use crate::element::{Element, by_dtype};
 use crate::gemm::{self, Strided};
 use crate::lanes::{Lanes, kernel, lanes};
@@ -128,12 +129,16 @@ impl<'a, T: Element, U: Element> Product<'a, T, U> {
     }
 }
 
+/// Shares a thread where there are few rows, whose factors are not packed: so that a thread that is held up does not hold up the others.
+const TURNS: usize = 4;
+
 /// Cuts rows, or columns where there are few rows, among the threads and calls `work` with the thread and each share: none is shorter than [`SHARE`] less
 /// 32, unless there is one alone.
 fn shares(threads: &Threads, [m, n]: [usize; 2], work: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
     let by_rows = m >= n || m >= 2 * SHARE;
     let extent = if by_rows { m } else { n };
-    let count = threads.count().min(extent / SHARE).max(1);
+    let turns = if m.min(n) <= FEW { TURNS } else { 1 };
+    let count = (turns * threads.count()).min(extent / SHARE).max(1);
     let cut = |i: usize| if i == count { extent } else { extent * i / count / 32 * 32 };
     threads.run(count, |thread, i| {
         let share = cut(i)..cut(i + 1);
