@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::local::LocalCommunicator;
+use backend::local::{LocalCommunicator, connect};
 use backend::ops::{self, Scratch, check_copy, check_float};
 use backend::{
     Backend, Class, DType, Error, Info, KernelTime, ReduceOp, Result, Shape, Support, Tensor, Usage, View,
@@ -59,6 +59,13 @@ impl WgpuBackend {
     /// As [`new`](Self::new).
     pub fn cluster(ranks: usize, timeout: Duration, choice: &Choice) -> Result<Vec<LocalCommunicator<Self>>> {
         Setup::new(choice.clone(), timeout).cluster(ranks)
+    }
+
+    /// That many ranks on this one's device, connected: kernels that are compiled already are theirs too.
+    #[must_use]
+    pub fn cluster_beside(&self, ranks: usize) -> Vec<LocalCommunicator<Self>> {
+        let backends: Vec<_> = (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&self.device)))).collect();
+        connect(&backends, self.device.timeout)
     }
 
     pub(crate) fn rank(device: Arc<Device>) -> Self {

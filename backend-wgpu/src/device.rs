@@ -53,7 +53,7 @@ pub(crate) struct Device {
     /// Which kernels multiply matrices.
     pub choices: Arc<Choices>,
     failure: Arc<Failure>,
-    timeout: Duration,
+    pub timeout: Duration,
     sender: Option<SyncSender<Command>>,
     owner: Option<JoinHandle<()>>,
     /// Kernels handed to the owner so far.

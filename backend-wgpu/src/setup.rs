@@ -1,11 +1,10 @@
 //! How a device is opened.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use backend::Result;
-use backend::local::{LocalCommunicator, connect};
+use backend::local::LocalCommunicator;
 
 use crate::adapter::Choice;
 use crate::backend::WgpuBackend;
@@ -71,8 +70,6 @@ impl Setup {
     /// # Errors
     /// As [`rank`](Self::rank).
     pub fn cluster(&self, ranks: usize) -> Result<Vec<LocalCommunicator<WgpuBackend>>> {
-        let device = Device::open(self)?;
-        let backends: Vec<_> = (0..ranks).map(|_| Arc::new(WgpuBackend::rank(Arc::clone(&device)))).collect();
-        Ok(connect(&backends, self.timeout))
+        Ok(self.rank()?.cluster_beside(ranks))
     }
 }

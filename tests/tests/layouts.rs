@@ -184,8 +184,7 @@ fn a_failing_rank_stops_the_others() {
 
 #[test]
 fn every_layout_trains_alike_on_wgpu() {
-    let connect = |ranks| WgpuBackend::cluster(ranks, TIMEOUT, &Choice::Any { name: None });
-    if or_skip("wgpu", connect(1)).is_some() {
-        every_layout(|ranks| connect(ranks).expect("the adapter that there was before"));
+    if let Some(rank) = or_skip("wgpu", WgpuBackend::new(&Choice::Any { name: None }, TIMEOUT)) {
+        every_layout(|ranks| rank.cluster_beside(ranks));
     }
 }

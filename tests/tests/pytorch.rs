@@ -132,8 +132,7 @@ fn loss_gradients_and_ten_steps_on_the_cpu() {
 
 #[test]
 fn loss_gradients_and_ten_steps_on_wgpu() {
-    let connect = |ranks| WgpuBackend::cluster(ranks, TIMEOUT, &Choice::Any { name: None });
-    if or_skip("wgpu", connect(1)).is_some() {
-        follows_pytorch(|ranks| connect(ranks).expect("the adapter that there was before"));
+    if let Some(rank) = or_skip("wgpu", WgpuBackend::new(&Choice::Any { name: None }, TIMEOUT)) {
+        follows_pytorch(|ranks| rank.cluster_beside(ranks));
     }
 }

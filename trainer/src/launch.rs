@@ -133,20 +133,54 @@ pub trait Job {
     fn run<B: Backend>(self, world: World<B>) -> Result<Self::Output>;
 }
 
-/// Opens the device for that many ranks of this process, and does the job on them.
+/// A device that is open, for one world of ranks of this process after the other.
+pub enum Opened {
+    /// The CPU backend, which needs no opening.
+    Cpu,
+    /// A rank that keeps the device and its compiled kernels.
+    Wgpu(backend_wgpu::WgpuBackend),
+    /// The CUDA backend, opened for each world anew.
+    #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+    Cuda,
+}
+
+impl Opened {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(device: &Device) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu => Self::Cpu,
+            Device::Wgpu(gpu) => Self::Wgpu(gpu.setup(TIMEOUT).rank()?),
+            #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+            Device::Cuda => Self::Cuda,
+        })
+    }
+
+    /// Does the job on that many ranks.
+    ///
+    /// # Errors
+    /// Those of the device and of the job.
+    pub fn launch<J: Job>(&self, ranks: usize, job: J) -> Result<J::Output> {
+        match self {
+            Self::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
+            Self::Wgpu(rank) => job.run(World::Threads(rank.cluster_beside(ranks))),
+            #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+            Self::Cuda => {
+                let settings = crate::device::cuda_settings();
+                job.run(World::Threads(backend_cuda::CudaBackend::cluster(ranks, TIMEOUT, 0, &settings)?))
+            }
+        }
+    }
+}
+
+/// Opens the device and does the job on that many ranks of this process.
 ///
 /// # Errors
 /// Those of the device and of the job.
 pub fn launch<J: Job>(device: &Device, ranks: usize, job: J) -> Result<J::Output> {
-    match device {
-        Device::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
-        Device::Wgpu(gpu) => job.run(World::Threads(gpu.setup(TIMEOUT).cluster(ranks)?)),
-        #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-        Device::Cuda => {
-            let settings = crate::device::cuda_settings();
-            job.run(World::Threads(backend_cuda::CudaBackend::cluster(ranks, TIMEOUT, 0, &settings)?))
-        }
-    }
+    Opened::new(device)?.launch(ranks, job)
 }
 
 /// This process among those that a launcher has started, connected to the others.

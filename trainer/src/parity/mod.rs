@@ -22,7 +22,7 @@ use crate::Result;
 use crate::config::{BackendChoice, RunConfig};
 use crate::device::Device;
 use crate::engine::{Rank, RankConfig, Samples, StepPlan, TensorState};
-use crate::launch::{Job, World, launch};
+use crate::launch::{Job, Opened, World};
 use crate::run::rank_config;
 
 pub use args::{ParityArgs, default_config};
@@ -160,6 +160,7 @@ pub fn run(
     let configs = variants.iter().map(|variant| variant.apply(config)).collect::<Result<Vec<_>>>()?;
     let samples = random_samples(config.train.seed, config.model.vocab, config.train.seq_len);
     let mut outcomes = Vec::with_capacity(variants.len());
+    let opened = Opened::new(device)?;
     for (variant, config) in variants.iter().zip(&configs) {
         let stretch = |launcher, config: &RunConfig, steps, start: Option<&Trained>| {
             if launcher != Launcher::Threads {
@@ -173,7 +174,7 @@ pub fn run(
             }
             let (lr, rank_config) = (config.train.lr as f32, rank_config(config));
             let job = Stretch { config: &rank_config, samples: &samples, lr, steps, start };
-            launch(device, config.layout().world_size(), job)
+            opened.launch(config.layout().world_size(), job)
         };
         let trained = match &variant.interrupted {
             None => stretch(variant.launcher, config, 0..steps, None)?,
