@@ -142,8 +142,8 @@ pub fn launch<J: Job>(device: &Device, ranks: usize, job: J) -> Result<J::Output
         Device::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
         Device::Wgpu(gpu) => job.run(World::Threads(gpu.setup(TIMEOUT).cluster(ranks)?)),
         #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-        Device::Cuda => {
-            let settings = crate::device::cuda_settings();
+        Device::Cuda(products) => {
+            let settings = crate::device::cuda_settings(*products);
             job.run(World::Threads(backend_cuda::CudaBackend::cluster(ranks, TIMEOUT, 0, &settings)?))
         }
     }
@@ -242,9 +242,9 @@ impl Process {
                 job.run(World::Process(ProcessCommunicator::new(transport, backend, TIMEOUT)))
             }
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Device::Cuda => {
+            Device::Cuda(products) => {
                 use backend_cuda::{CudaBackend, NcclCommunicator};
-                let settings = crate::device::cuda_settings();
+                let settings = crate::device::cuda_settings(*products);
                 let open = || {
                     let backend = Arc::new(CudaBackend::new(self.launch.local_rank, &settings)?);
                     let communicator = NcclCommunicator::new(
