@@ -89,6 +89,22 @@ mod cuda {
         );
     }
 
+    /// Training takes cuBLASLt where only speed counts.
+    #[test]
+    fn only_fast_training_has_products_by_cublaslt() {
+        use trainer::device::Device;
+        for (mode, deterministic, products) in [
+            ("fast", false, Products::Fastest),
+            ("fast", true, Products::Kernels),
+            ("invariant", false, Products::Kernels),
+        ] {
+            let set = [format!("numerics.mode={mode}"), format!("numerics.deterministic={deterministic}")];
+            let kernels = default_config(&set).unwrap().kernels();
+            let device = Device::Cuda(Products::default()).with_kernels(kernels);
+            assert_eq!(device, Device::Cuda(products), "{mode}, {deterministic}");
+        }
+    }
+
     #[test]
     fn as_the_cpu_backend() {
         agree("f32", Products::Kernels, [1e-5, 1e-4]);
