@@ -4,6 +4,7 @@
 //! which runs the ignored test `child`.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the test's")]
+#![allow(unsafe_code, reason = "calls into the twin's library: each block says why it is sound")]
 
 mod twin;
 
@@ -162,7 +163,7 @@ fn ranks_of_one_gpu_share_it() {
     let ranks = CudaBackend::cluster(3, std::time::Duration::from_secs(60), 0, &settings).unwrap();
     assert_eq!(twin.count(b'h'), 1);
     let used = |rank: &backend::local::LocalCommunicator<CudaBackend>| {
-        backend::Communicator::backend(rank).usage(Class::Workspace).current
+        rank.backend().usage(Class::Workspace).current
     };
     assert_eq!(ranks.iter().map(used).collect::<Vec<_>>(), [8 << 20, 0, 0]);
 }
