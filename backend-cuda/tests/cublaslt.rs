@@ -32,9 +32,13 @@ struct Twin(Library);
 
 impl Twin {
     fn of(settings: &Settings) -> Self {
-        let path = settings.libraries.as_ref().unwrap().join("libcublasLt.so");
-        // SAFETY: the twin's library.
-        Self(unsafe { Library::new(path) }.unwrap())
+        let at = settings.libraries.as_ref().unwrap();
+        // The driver first: the other library finds it by its name once it is loaded.
+        // SAFETY: the twin's libraries.
+        let [driver, products] =
+            ["libcuda.so", "libcublasLt.so"].map(|name| unsafe { Library::new(at.join(name)) }.unwrap());
+        std::mem::forget(driver);
+        Self(products)
     }
 
     /// What lives of that kind, or was called: see cublaslt.cpp.

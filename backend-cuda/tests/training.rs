@@ -115,9 +115,12 @@ mod cuda {
         agree("f32", Products::CublasLt, [1e-5, 1e-4]);
     }
 
+    /// One rounding to bf16 is 2^-9 of a number at the most, and so of a norm; a mean over tokens, each rounded one way or the other, is off by a part of that. By our
+    /// own kernels as by cuBLASLt.
     #[test]
     fn as_the_cpu_backend_in_bf16_with_products_by_cublaslt() {
-        agree("bf16", Products::Kernels, [1.0, 1.0]);
-        agree("bf16", Products::CublasLt, [1e-5, 1e-5]);
+        let bounds = [-12, -9].map(|exponent| 2f32.powi(exponent));
+        agree("bf16", Products::Kernels, bounds);
+        agree("bf16", Products::CublasLt, bounds);
     }
 }
