@@ -8,9 +8,10 @@ use backend::local::{LocalCommunicator, connect};
 use backend::ops::{self, Scratch, check_copy, check_float};
 use backend::{Backend, Class, DType, Error, Info, ReduceOp, Result, Shape, Support, Tensor, Usage, View};
 
+use crate::cublaslt::CublasLt;
 use crate::device::Device;
 use crate::launch::at;
-use crate::libraries::Settings;
+use crate::libraries::{Products, Settings};
 use crate::memory::{CudaBuffer, Pool};
 use crate::ops::{attention, bias, embedding, layernorm, sum};
 
@@ -18,6 +19,8 @@ use crate::ops::{attention, bias, embedding, layernorm, sum};
 pub struct CudaBackend {
     pub(crate) device: Arc<Device>,
     pool: Arc<Pool>,
+    /// Who makes matrix products, if not kernels of our own.
+    pub(crate) cublaslt: Option<Arc<CublasLt>>,
     /// See [`Settings::rounded_attention`].
     pub(crate) exact_attention: bool,
 }
@@ -28,7 +31,7 @@ impl CudaBackend {
     /// # Errors
     /// [`Error::NoDevice`]: a library or the device is missing, or is too old; the error says which, and what would do.
     pub fn new(index: usize, settings: &Settings) -> Result<Self> {
-        Ok(Self::rank(Device::open(index, settings)?, settings))
+        Self::rank(Device::open(index, settings)?, None, settings)
     }
 
     /// That many ranks on one GPU, connected; rank i gets the i-th. They share its stream, whose order is what orders them. No wait for each other lasts
@@ -43,13 +46,28 @@ impl CudaBackend {
         settings: &Settings,
     ) -> Result<Vec<LocalCommunicator<Self>>> {
         let device = Device::open(index, settings)?;
-        let backends: Vec<_> =
-            (0..ranks).map(|_| Arc::new(Self::rank(Arc::clone(&device), settings))).collect();
+        let mut backends: Vec<Arc<Self>> = Vec::with_capacity(ranks);
+        for _ in 0..ranks {
+            let first = backends.first().and_then(|first| first.cublaslt.clone());
+            backends.push(Arc::new(Self::rank(Arc::clone(&device), first, settings)?));
+        }
         Ok(connect(&backends, timeout))
     }
 
-    fn rank(device: Arc<Device>, settings: &Settings) -> Self {
-        Self { pool: Pool::new(Arc::clone(&device)), device, exact_attention: !settings.rounded_attention }
+    /// With the cuBLASLt of the GPU's first rank, if this is another one.
+    fn rank(device: Arc<Device>, first: Option<Arc<CublasLt>>, settings: &Settings) -> Result<Self> {
+        let pool = Pool::new(Arc::clone(&device));
+        let load = || CublasLt::new(&device, &pool, settings).map(Arc::new);
+        let cublaslt = match (settings.products, first) {
+            (Products::Kernels, _) => None,
+            (_, Some(first)) => Some(first),
+            (Products::CublasLt, None) => Some(load()?),
+            (Products::Fastest, None) => match load() {
+                Err(Error::NoDevice { .. }) => None,
+                loaded => Some(loaded?),
+            },
+        };
+        Ok(Self { pool, device, cublaslt, exact_attention: !settings.rounded_attention })
     }
 }
 
@@ -83,7 +101,12 @@ impl Backend for CudaBackend {
             (self.device.capability, self.device.driver, self.device.compiler());
         Info {
             backend: "cuda",
-            device: self.device.name.clone(),
+            device: match self.cublaslt.as_ref().map(|cublaslt| cublaslt.version()) {
+                Some((major, minor, patch)) => {
+                    format!("{}, products by cuBLASLt {major}.{minor}.{patch}", self.device.name)
+                }
+                None => self.device.name.clone(),
+            },
             driver: format!(
                 "CUDA {}.{}, NVRTC {}.{}, capability {major}.{minor}",
                 driver.0, driver.1, compiler.0, compiler.1

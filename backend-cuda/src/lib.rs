@@ -1,4 +1,5 @@
-//! The CUDA backend: the operations of [`backend`](::backend) as kernels of our own, compiled by NVRTC for the device at hand, in f32, bf16 and f16.
+//! The CUDA backend: the operations of [`backend`](::backend) as kernels of our own, compiled by NVRTC for the device at hand, in f32, bf16 and f16;
+//! matrix products by cuBLASLt where [`Products`] says so.
 //!
 //! Nothing of CUDA is needed to build it. The driver and NVRTC are loaded when a device is opened; what is missing is an error that names the file.
 //!
@@ -16,7 +17,7 @@
 //! # Invariants
 //! * **One stream computes.** Operations of a rank are enqueued on it in call order; a buffer that was dropped may be handed out again at once, because whatever
 //!   still uses it comes first.
-//! * **The same bits wherever it lies.** What a kernel makes of an element or a row depends neither on how many others a call has nor on where the operand begins.
+//! * **The same bits wherever it lies.** What a kernel of our own makes of an element or a row depends neither on how many others a call has nor on where the operand begins.
 //! * **Narrow in memory only.** Arithmetic is fp32; what is stored is rounded once, to nearest even.
 //! * **Failures stay.** What the driver reports is returned by every later read and sync.
 //! * **One source.** Kernels are in `kernels/`; the same files, and this crate unmodified, run on a processor above the libraries of `twin/`.
@@ -24,6 +25,7 @@
 
 mod backend;
 mod compiler;
+mod cublaslt;
 mod device;
 mod driver;
 mod kernels;
@@ -35,8 +37,9 @@ mod nccl;
 mod ops;
 
 pub use crate::backend::CudaBackend;
+pub use cublaslt::cublaslt_version;
 pub use kernels::{Report, Resources, report};
-pub use libraries::Settings;
+pub use libraries::{Products, Settings};
 pub use listing::{DeviceInfo, devices};
 pub use memory::CudaBuffer;
 pub use nccl::{NcclCommunicator, nccl_version};

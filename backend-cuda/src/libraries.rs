@@ -18,6 +18,23 @@ pub struct Settings {
     /// Whether attention on tensor cores rounds probabilities, and the gradients of scores, to the operands' type before it multiplies by them, as is usual:
     /// two thirds of the work. Otherwise products are accurate to fp32, as the contract has it.
     pub rounded_attention: bool,
+    /// Who makes matrix products.
+    pub products: Products,
+}
+
+/// Who makes matrix products.
+///
+/// Only kernels of our own keep what `invariant` numerics ask for, an element's bits whatever the other extents are and wherever the operands begin: cuBLASLt
+/// takes another kernel, and may cut the sum in pieces, by shape and alignment. Both give the same bits run after run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// Kernels of our own.
+    #[default]
+    Kernels,
+    /// cuBLASLt where it is found, and kernels of our own else.
+    Fastest,
+    /// cuBLASLt; that it is missing is an error.
+    CublasLt,
 }
 
 /// The libraries that the backend calls.
@@ -29,6 +46,8 @@ pub(crate) enum Dependency {
     Nvrtc,
     /// Collectives between GPUs.
     Nccl,
+    /// Matrix products.
+    CublasLt,
 }
 
 impl Dependency {
@@ -40,6 +59,12 @@ impl Dependency {
             #[cfg(not(windows))]
             Dependency::Driver => &["libcuda.so.1", "libcuda.so"],
             Dependency::Nccl => &["libnccl.so.2", "libnccl.so"],
+            #[cfg(windows)]
+            Dependency::CublasLt => &["cublasLt64_13.dll", "cublasLt64_12.dll"],
+            #[cfg(all(not(windows), feature = "cuda-13"))]
+            Dependency::CublasLt => &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+            #[cfg(all(not(windows), not(feature = "cuda-13")))]
+            Dependency::CublasLt => &["libcublasLt.so.12", "libcublasLt.so.13", "libcublasLt.so"],
             #[cfg(windows)]
             Dependency::Nvrtc => &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"],
             #[cfg(all(not(windows), feature = "cuda-13"))]
@@ -59,6 +84,9 @@ impl Dependency {
             Dependency::Nccl => {
                 "NCCL, which ranks on several GPUs talk through; install it or the PyPI wheel nvidia-nccl, and have its directory in LD_LIBRARY_PATH"
             }
+            Dependency::CublasLt => {
+                "cuBLASLt, for matrix products; install the CUDA toolkit or the PyPI wheel nvidia-cublas, and have its directory in LD_LIBRARY_PATH"
+            }
         }
     }
 
@@ -70,7 +98,7 @@ impl Dependency {
                 Dependency::Driver => cudarc::driver::sys::is_culib_present(),
                 Dependency::Nvrtc => cudarc::nvrtc::sys::is_culib_present(),
                 // Its symbols are taken from the library itself.
-                Dependency::Nccl => true,
+                Dependency::Nccl | Dependency::CublasLt => true,
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What is missing is an error that names the file.
 
 use backend::Error;
-use backend_cuda::{CudaBackend, Settings, devices, nccl_version, report};
+use backend_cuda::{CudaBackend, Settings, cublaslt_version, devices, nccl_version, report};
 
 #[test]
 fn missing_libraries_are_named() {
@@ -14,6 +14,7 @@ fn missing_libraries_are_named() {
     named(CudaBackend::new(0, &settings).map(|_| String::new()), "libcuda.so.1");
     named(report(&settings, (8, 0)).map(|list| format!("{list:?}")), "libnvrtc.so.1");
     named(nccl_version(&settings).map(|version| format!("{version:?}")), "libnccl.so.2");
+    named(cublaslt_version(&settings).map(|version| format!("{version:?}")), "libcublasLt.so.1");
 }
 
 /// The real NCCL, which loads without a GPU: `MTNLG_NCCL` names its directory, unless the system's loader finds it.

@@ -20,5 +20,6 @@ library() {
 library libcuda.so "$here/driver.cpp"
 library libnvrtc.so "-DTWIN_DEVICE=\"$here/device.h\"" "-DTWIN_TENSOR=\"$here/tensor.h\"" "-DTWIN_VERSION=$version" "$here/nvrtc.cpp"
 library libnccl.so "$here/nccl.cpp" "$at/libcuda.so"
+library libcublasLt.so "$here/cublaslt.cpp" "$at/libcuda.so"
 echo "$version" >"$beside/version"
 mv "$beside/version" "$at/version"

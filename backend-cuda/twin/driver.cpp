@@ -114,6 +114,18 @@ extern "C" __attribute__((visibility("default"))) bool twin_inside(const void* a
         if (inside(&device(i), (uintptr_t)at, bytes)) return true;
     return false;
 }
+// Whether it is a stream; whether it is one of the device whose memory that is.
+extern "C" __attribute__((visibility("default"))) bool twin_stream(const void* stream) {
+    for (int i = 0; i < devices(); i++) {
+        std::lock_guard<std::mutex> lock(device(i).mutex);
+        for (const Stream* one : device(i).streams)
+            if (one == stream) return true;
+    }
+    return false;
+}
+extern "C" __attribute__((visibility("default"))) bool twin_reaches(const void* stream, const void* at, size_t bytes) {
+    return inside(((const Stream*)stream)->device, (uintptr_t)at, bytes);
+}
 extern "C" __attribute__((visibility("default"))) int twin_push(void* stream, std::function<int()>* task) { return ((Stream*)stream)->push(std::move(*task)); }
 
 API cuInit(unsigned) { return devices() ? 0 : 100; }

@@ -15,9 +15,9 @@ pub enum Device {
     Cpu,
     /// The wgpu backend.
     Wgpu(Gpu),
-    /// The CUDA backend: ranks that are threads share the first GPU, each process of a node takes its own.
+    /// The CUDA backend, with who makes its matrix products: ranks that are threads share the first GPU, each process of a node takes its own.
     #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-    Cuda,
+    Cuda(backend_cuda::Products),
 }
 
 /// How the wgpu backend is opened.
@@ -50,13 +50,17 @@ impl Gpu {
 }
 
 impl Device {
-    /// The same device with kernels chosen that way.
+    /// The same device with kernels chosen that way. On CUDA matrix products are cuBLASLt's where only speed counts, and our own else: those alone have the same
+    /// bits in every layout.
     pub fn with_kernels(self, kernels: Kernels) -> Self {
         match self {
             Self::Cpu => Self::Cpu,
             Self::Wgpu(gpu) => Self::Wgpu(Gpu { kernels, ..gpu }),
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Self::Cuda => Self::Cuda,
+            Self::Cuda(_) => Self::Cuda(match kernels {
+                Kernels::Fastest => backend_cuda::Products::Fastest,
+                Kernels::Fixed | Kernels::SameBits => backend_cuda::Products::Kernels,
+            }),
         }
     }
 
@@ -71,7 +75,7 @@ impl Device {
                 user("--profile: the CPU backend has no kernels to measure".to_owned(), "use --backend wgpu")
             }
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Self::Cuda => {
+            Self::Cuda(_) => {
                 user("--profile: the CUDA backend does not take kernels' times yet".to_owned(), "use nsys")
             }
             Self::Wgpu(gpu) => match adapters().iter().find(|adapter| gpu.choice.accepts(adapter)) {
@@ -106,10 +110,10 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
             "use it in mtnlg train, which rehearses a step; or mtnlg plan",
         )),
         #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-        BackendChoice::Cuda => match backend_cuda::devices(&cuda_settings()) {
+        BackendChoice::Cuda => match backend_cuda::devices(&cuda_settings(Default::default())) {
             Ok(gpus) if !gpus.is_empty() => {
                 let line = format!("cuda on {} GPU(s), the first {} (asked for)", gpus.len(), gpus[0]);
-                Ok((Device::Cuda, line))
+                Ok((Device::Cuda(backend_cuda::Products::default()), line))
             }
             Ok(_) => Err(Error::user("--backend cuda: the driver shows no GPU").remedy("use --backend cpu or wgpu")),
             Err(error) => Err(Error::user(format!("--backend cuda: {error}")).remedy("use --backend cpu or wgpu")),
@@ -123,9 +127,10 @@ pub fn choose(choice: BackendChoice) -> Result<(Device, String)> {
 
 /// Where CUDA's libraries are, `MTNLG_CUDA_LIBRARIES` or wherever the system finds them; compiled kernels are kept in the cache folder.
 #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-pub fn cuda_settings() -> backend_cuda::Settings {
+pub fn cuda_settings(products: backend_cuda::Products) -> backend_cuda::Settings {
     let libraries = std::env::var_os("MTNLG_CUDA_LIBRARIES").map(Into::into);
-    backend_cuda::Settings { libraries, cache: Some(cache_dir().join("kernels")), ..Default::default() }
+    let cache = Some(cache_dir().join("kernels"));
+    backend_cuda::Settings { libraries, cache, products, ..Default::default() }
 }
 
 fn automatic(adapters: &[AdapterInfo]) -> (Device, String) {
@@ -168,9 +173,19 @@ pub fn table() -> String {
 /// The GPUs that CUDA shows, or why there are none.
 #[cfg(any(feature = "cuda", feature = "cuda-13"))]
 fn cuda_table() -> String {
-    match backend_cuda::devices(&cuda_settings()) {
+    let settings = cuda_settings(backend_cuda::Products::Fastest);
+    match backend_cuda::devices(&settings) {
         Ok(gpus) => {
-            gpus.iter().map(|gpu| format!("cuda    {gpu}; only when asked for by --backend cuda\n")).collect()
+            let gpu = |gpu| format!("cuda    {gpu}; only when asked for by --backend cuda\n");
+            let products = match backend_cuda::cublaslt_version(&settings) {
+                Ok((major, minor, patch)) => {
+                    format!(
+                        "matrix products of training in fast numerics by cuBLASLt {major}.{minor}.{patch}"
+                    )
+                }
+                Err(error) => format!("all matrix products by kernels of our own: {error}"),
+            };
+            gpus.iter().map(gpu).collect::<String>() + &format!("cuda    {products}\n")
         }
         Err(error) => format!("cuda    {error}\n"),
     }

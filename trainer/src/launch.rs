@@ -141,7 +141,7 @@ pub enum Opened {
     Wgpu(backend_wgpu::WgpuBackend),
     /// The CUDA backend, opened for each world anew.
     #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-    Cuda,
+    Cuda(backend_cuda::Products),
 }
 
 impl Opened {
@@ -154,7 +154,7 @@ impl Opened {
             Device::Cpu => Self::Cpu,
             Device::Wgpu(gpu) => Self::Wgpu(gpu.setup(TIMEOUT).rank()?),
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Device::Cuda => Self::Cuda,
+            Device::Cuda(products) => Self::Cuda(*products),
         })
     }
 
@@ -167,8 +167,8 @@ impl Opened {
             Self::Cpu => job.run(World::Threads(backend_cpu::cluster(ranks, TIMEOUT))),
             Self::Wgpu(rank) => job.run(World::Threads(rank.cluster_beside(ranks))),
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Self::Cuda => {
-                let settings = crate::device::cuda_settings();
+            Self::Cuda(products) => {
+                let settings = crate::device::cuda_settings(*products);
                 job.run(World::Threads(backend_cuda::CudaBackend::cluster(ranks, TIMEOUT, 0, &settings)?))
             }
         }
@@ -276,9 +276,9 @@ impl Process {
                 job.run(World::Process(ProcessCommunicator::new(transport, backend, TIMEOUT)))
             }
             #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-            Device::Cuda => {
+            Device::Cuda(products) => {
                 use backend_cuda::{CudaBackend, NcclCommunicator};
-                let settings = crate::device::cuda_settings();
+                let settings = crate::device::cuda_settings(*products);
                 let open = || {
                     let backend = Arc::new(CudaBackend::new(self.launch.local_rank, &settings)?);
                     let communicator = NcclCommunicator::new(

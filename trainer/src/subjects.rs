@@ -64,25 +64,28 @@ impl Subject for Wgsl {
     }
 }
 
-/// `cuda`: the first GPU, or the CPU twin where `MTNLG_CUDA_LIBRARIES` names its folder.
+/// `cuda`: the first GPU, or the CPU twin where `MTNLG_CUDA_LIBRARIES` names its folder; `cuda-cublaslt`: with its matrix products by cuBLASLt.
 #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-struct Cuda;
+struct Cuda {
+    name: &'static str,
+    products: backend_cuda::Products,
+}
 
 #[cfg(any(feature = "cuda", feature = "cuda-13"))]
 impl Subject for Cuda {
     type Backend = backend_cuda::CudaBackend;
 
     fn name(&self) -> String {
-        "cuda".to_owned()
+        self.name.to_owned()
     }
 
     fn open(&self) -> Result<Arc<Self::Backend>> {
-        Self::Backend::new(0, &crate::device::cuda_settings()).map(Arc::new)
+        Self::Backend::new(0, &crate::device::cuda_settings(self.products)).map(Arc::new)
     }
 
     /// Ranks of one GPU. What NCCL does between several is tested in `backend-cuda`.
     fn cluster(&self, ranks: usize, timeout: Duration) -> Result<Vec<LocalCommunicator<Self::Backend>>> {
-        Self::Backend::cluster(ranks, timeout, 0, &crate::device::cuda_settings())
+        Self::Backend::cluster(ranks, timeout, 0, &crate::device::cuda_settings(self.products))
     }
 }
 
@@ -96,6 +99,8 @@ pub fn all() -> Registry {
         wgsl("dawn", true, false),
         wgsl("dawn-as-gpu", true, true),
         #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-        Box::new(Cuda),
+        Box::new(Cuda { name: "cuda", products: backend_cuda::Products::Kernels }),
+        #[cfg(any(feature = "cuda", feature = "cuda-13"))]
+        Box::new(Cuda { name: "cuda-cublaslt", products: backend_cuda::Products::CublasLt }),
     ]
 }

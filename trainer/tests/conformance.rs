@@ -63,3 +63,9 @@ fn dawn_with_the_kernels_of_a_gpu() {
 fn cuda() {
     conforms("cuda-twin", "cuda", "smoke");
 }
+
+#[cfg(any(feature = "cuda", feature = "cuda-13"))]
+#[test]
+fn cuda_with_products_by_cublaslt() {
+    conforms("cuda-twin", "cuda-cublaslt", "smoke");
+}

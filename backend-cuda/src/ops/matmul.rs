@@ -1,9 +1,11 @@
-//! Matrix products and their epilogues: on tensor cores where the factors are bf16 or f16, and in fp32 arithmetic else.
+//! Matrix products and their epilogues: by cuBLASLt where the rank has it and it has an algorithm; else on tensor cores where the factors are bf16 or f16, and in fp32
+//! arithmetic where not.
 
-use backend::ops::{Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
+use backend::ops::{Gelu, Matmul, MatmulBias, MatmulBiasGelu, MatmulDims};
 use backend::{DType, Result, View};
 
 use crate::backend::CudaBackend;
+use crate::cublaslt::{Epilogue, Product};
 use crate::kernels::{Variant, element};
 use crate::launch::{at, extent, of};
 use crate::memory::CudaBuffer;
@@ -110,6 +112,52 @@ impl CudaBackend {
         self.launch_shared(op, (variant, kernel), grid, (threads, shared), params)
     }
 
+    /// The product by cuBLASLt; `false`, and nothing done, where that is not for it.
+    fn by_cublaslt(
+        &self,
+        args: &Matmul<'_, CudaBuffer>,
+        dims: MatmulDims,
+        bias: Option<View<'_, CudaBuffer>>,
+        activated: Option<View<'_, CudaBuffer>>,
+    ) -> Result<bool> {
+        let Some(cublaslt) = &self.cublaslt else { return Ok(false) };
+        let MatmulDims { batch, m, n, k } = dims;
+        let plain = Product {
+            batch,
+            m,
+            n,
+            k,
+            trans_a: args.trans_a,
+            trans_b: args.trans_b,
+            factors: args.a.dtype(),
+            result: args.c.dtype(),
+            alpha: args.alpha,
+            beta: args.beta,
+            epilogue: if bias.is_some() { Epilogue::Bias } else { Epilogue::None },
+            a: at(args.a),
+            b: at(args.b),
+            c: at(args.c),
+            bias: bias.map_or(0, at),
+            pre: 0,
+        };
+        let multiply = |product: &Product| match product.fits() {
+            // SAFETY: the operation's check has matched the views to the extents.
+            true => unsafe { cublaslt.multiply(product) },
+            false => Ok(false),
+        };
+        let Some(y) = activated else { return multiply(&plain) };
+        let fused = Product { epilogue: Epilogue::BiasGelu, c: at(y), pre: at(args.c), ..plain };
+        if multiply(&fused)? {
+            return Ok(true);
+        }
+        // The activation by itself.
+        let made = multiply(&plain)?;
+        if made {
+            self.do_gelu(Gelu { x: args.c, y })?;
+        }
+        Ok(made)
+    }
+
     /// A product and what follows it in the same pass; addresses of 0 are left out.
     fn product(
         &self,
@@ -119,6 +167,9 @@ impl CudaBackend {
         bias: Option<View<'_, CudaBuffer>>,
         activated: Option<View<'_, CudaBuffer>>,
     ) -> Result<()> {
+        if self.by_cublaslt(args, dims, bias, activated)? {
+            return Ok(());
+        }
         let layout = match (args.a.dtype(), args.trans_a, args.trans_b) {
             (DType::F32, ..) | (_, true, true) => None,
             (_, false, true) => Some(0),

@@ -168,7 +168,7 @@ pub fn run(
                     Device::Cpu => BackendChoice::Cpu,
                     Device::Wgpu(_) => BackendChoice::Wgpu,
                     #[cfg(any(feature = "cuda", feature = "cuda-13"))]
-                    Device::Cuda => BackendChoice::Cuda,
+                    Device::Cuda(_) => BackendChoice::Cuda,
                 };
                 return processes::train(launcher, config, backend, steps, start);
             }
