@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 use data::blend::{Blend, normalize};
+use data::dataset::{BlendConfig, BlendSet, BlendedDataset};
 use data::indexed::{IndexedDataset, TokenType, Writer};
 use data::input::Files;
 use data::mt19937::RandomState;
@@ -108,6 +109,45 @@ fn same_blend(blend: &Blend, set: &[u64], index: &[u64]) {
         (0..blend.len()).map(|i| blend.get(i).unwrap()).map(|(d, j)| (d as u64, j as u64)).collect();
     let theirs: Vec<_> = set.iter().copied().zip(index.iter().copied()).collect();
     assert_eq!(ours, theirs);
+}
+
+/// Samples from files on disk, as Megatron's builder of data sets gives them: the split, the epochs and the blend together.
+#[test]
+fn readings() {
+    for row in rows("readings") {
+        let folder = tempfile::tempdir().unwrap();
+        let number = |name: &str| row[name].as_u64().unwrap();
+        let mut next = 0;
+        let mut sets = Vec::new();
+        for (i, set) in row["sets"].as_array().unwrap().iter().enumerate() {
+            let prefix = folder.path().join(i.to_string());
+            let mut writer = Writer::create(&prefix, TokenType::U16).unwrap();
+            for length in numbers(&set["lengths"]) {
+                let length = u32::try_from(length).unwrap();
+                writer.document(&(next..next + length).collect::<Vec<_>>()).unwrap();
+                next += length;
+            }
+            writer.finish().unwrap();
+            sets.push(BlendSet { prefix, weight: set["weight"].as_f64().unwrap() });
+        }
+        let data = BlendedDataset::open(&BlendConfig {
+            sets,
+            split: row["split"].as_str().unwrap().parse().unwrap(),
+            part: Part::Train,
+            sequence: number("sequence") as usize,
+            samples: Some(number("samples")),
+            seed: number("seed") as u32,
+            vocab_size: 1 << 16,
+        })
+        .unwrap();
+        let wanted = numbers(&row["wanted"]);
+        let expected = row["rows"].as_array().unwrap();
+        assert_eq!(expected.len() as u64, wanted[1] - wanted[0]);
+        for (i, expected) in (wanted[0]..wanted[1]).zip(expected) {
+            let sample: Vec<u64> = data.sample(i).unwrap().into_iter().map(u64::from).collect();
+            assert_eq!(sample, numbers(expected), "sample {i} of {}", row["name"]);
+        }
+    }
 }
 
 #[test]

@@ -101,6 +101,30 @@ fn a_chain_of_commands() {
     assert!(index.starts_with(b"\x93NUMPY") && index.len() == 128 + 40 * 2);
 }
 
+/// The rows are those of Megatron-Core's own data set, from the same pair (`data/tests/fixtures/from_megatron.py`).
+#[test]
+fn rows_are_megatrons() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/tests/fixtures/megatron.json");
+    let tables: Value = serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
+    let reading =
+        tables["readings"].as_array().unwrap().iter().find(|reading| reading["name"] == "inspect").unwrap();
+    let mut writer = data::indexed::Writer::create(&dir.join("pair"), data::indexed::TokenType::U16).unwrap();
+    let mut next = 0;
+    for length in reading["sets"][0]["lengths"].as_array().unwrap() {
+        let length = length.as_u64().unwrap() as u32;
+        writer.document(&(next..next + length).collect::<Vec<_>>()).unwrap();
+        next += length;
+    }
+    writer.finish().unwrap();
+    let asked = ["data", "inspect", "pair", "--samples", "0..8", "--seq", "64", "--seed", "1234"];
+    let more = ["--split", "969,30,1", "--num-samples", "10000", "--json"];
+    let rows = json(dir, &[&asked[..], &more[..]].concat());
+    assert_eq!(rows.as_array().unwrap().len(), 8);
+    assert_eq!(rows, reading["rows"]);
+}
+
 #[test]
 fn mistakes_are_answered() {
     let dir = tempfile::tempdir().unwrap();
