@@ -1,5 +1,5 @@
-//! The loader at the end of an epoch: whatever the batch, and wherever a run is taken up again, the samples are those that Megatron-Core draws, and the epochs are where its
-//! rule puts them.
+//! The loader at the end of an epoch: whatever the batch, and wherever a run is taken up again, the samples are those that
+//! Megatron-Core draws, and the epochs are where its rule puts them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -64,7 +64,7 @@ impl Reading {
         .unwrap()
     }
 
-    /// What the steps that begin at `consumed` samples or later read, through the reader beside the step, with the announcements of the run's loop.
+    /// What the steps that begin at `consumed` samples or later read, through the reader beside the step, announced as the run's loop does.
     fn train(&self, prefix: &Path, batch: Batch, consumed: u64) -> Vec<Vec<u32>> {
         let data = self.open(prefix);
         let end = self.rows.len() as u64;
@@ -165,7 +165,7 @@ fn the_last_epoch_begins_where_the_rule_says() {
     reading.write(&prefix);
     let read = reading.train(&prefix, Batch::new(1, BatchRamp::default()), 0);
     let (first, last) = read.split_at(before_last);
-    // The first samples hold every token once for each whole epoch, but for those at the end that do not fill a sample and are read with the last epoch.
+    // The first samples hold every token once for each whole epoch, but for those at the end that do not fill a sample: they come with the last epoch.
     let left = (epochs - 1) * tokens - before_last * reading.sequence;
     let first = counts(first);
     assert_eq!(first.values().sum::<usize>() + left, (epochs - 1) * tokens);
