@@ -71,7 +71,7 @@ impl Checks {
         checks.note("a device for the wgpu tests", || there(found.device));
         checks.note("Dawn for the tests under Tint", || there(found.dawn.map(drop)));
         checks.note("the CPU twin for CUDA's tests", || there(found.twin.map(drop)));
-        checks.note("NVRTC and NCCL for CUDA's tests", || there(found.wheels.map(drop)));
+        checks.note("NVRTC, NCCL and cuBLASLt for CUDA's tests", || there(found.wheels.map(drop)));
         checks.note("MPI for the tests of ranks over it", || there(found.mpi));
         if quick {
             return checks;
@@ -104,8 +104,11 @@ impl Checks {
         arguments.extend(["--", "--show-output"]);
         if quick {
             // Tests of these backends, and those under Dawn, say so in their names, or in their file's.
-            arguments
-                .extend(["wgpu", "dawn", "cuda", "nvrtc", "nccl"].iter().flat_map(|name| ["--skip", name]));
+            arguments.extend(
+                ["wgpu", "dawn", "cuda", "nvrtc", "nccl", "cublaslt"]
+                    .iter()
+                    .flat_map(|name| ["--skip", name]),
+            );
         }
         let mut command = cargo(&arguments);
         let wheels = found.wheels.as_ref().ok();
@@ -115,6 +118,7 @@ impl Checks {
             ("cuda-twin", found.twin.is_ok()),
             ("nvrtc", wheels.is_some()),
             ("nccl", wheels.is_some()),
+            ("cublaslt", wheels.is_some()),
         ];
         let required: Vec<_> = required.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         command.env("MTNLG_REQUIRE", required.join(","));
@@ -123,6 +127,7 @@ impl Checks {
             ("MTNLG_CUDA_LIBRARIES", found.twin.as_ref().ok()),
             ("MTNLG_NVRTC", wheels.map(|wheels| &wheels.nvrtc)),
             ("MTNLG_NCCL", wheels.map(|wheels| &wheels.nccl)),
+            ("MTNLG_CUBLASLT", wheels.map(|wheels| &wheels.cublas)),
         ] {
             match folder {
                 Some(folder) => command.env(name, folder),

@@ -1,4 +1,5 @@
-//! For the tests of the CUDA backend, none of which needs a GPU: its CPU twin, built by g++, and NVIDIA's own compiler and NCCL from their PyPI wheels.
+//! For the tests of the CUDA backend, none of which needs a GPU: its CPU twin, built by g++, and NVIDIA's own compiler, NCCL and cuBLASLt
+//! from their PyPI wheels.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +8,11 @@ use crate::command::{answers, root, run};
 use crate::packages;
 
 /// The wheels, each at the version that the tests know.
-const WHEELS: [(&str, &str); 2] = [("nvidia-cuda-nvrtc-cu12", "12.9.86"), ("nvidia-nccl-cu12", "2.32.3")];
+const WHEELS: [(&str, &str); 3] = [
+    ("nvidia-cuda-nvrtc-cu12", "12.9.86"),
+    ("nvidia-nccl-cu12", "2.32.3"),
+    ("nvidia-cublas-cu12", "12.9.1.4"),
+];
 
 /// Where the wheels' libraries are.
 pub struct Wheels {
@@ -15,6 +20,8 @@ pub struct Wheels {
     pub nvrtc: PathBuf,
     /// The folder of `libnccl.so.2`.
     pub nccl: PathBuf,
+    /// The folder of `libcublasLt.so.12`.
+    pub cublas: PathBuf,
 }
 
 /// Builds the twin where it is not built; returns the folder of its libraries.
@@ -66,7 +73,7 @@ pub fn wheels() -> Result<Wheels, String> {
     pip.args(["--no-deps", "--only-binary=:all:"]);
     pip.args(WHEELS.map(|(name, version)| format!("{name}=={version}")));
     if !run(&mut pip, false).ok {
-        return Err("pip cannot install NVRTC and NCCL from PyPI".to_owned());
+        return Err("pip cannot install NVRTC, NCCL and cuBLAS from PyPI".to_owned());
     }
     installed(&venv).ok_or_else(|| format!("the wheels in {} lack their libraries", venv.display()))
 }
@@ -87,8 +94,17 @@ fn installed(venv: &Path) -> Option<Wheels> {
             packages.join(format!("{}-{version}.dist-info", name.replace('-', "_"))).is_dir()
         };
         let nvidia = packages.join("nvidia");
-        let found = Wheels { nvrtc: nvidia.join("cuda_nvrtc/lib"), nccl: nvidia.join("nccl/lib") };
-        let whole = found.nvrtc.join("libnvrtc.so.12").is_file() && found.nccl.join("libnccl.so.2").is_file();
+        let found = Wheels {
+            nvrtc: nvidia.join("cuda_nvrtc/lib"),
+            nccl: nvidia.join("nccl/lib"),
+            cublas: nvidia.join("cublas/lib"),
+        };
+        let files = [
+            (&found.nvrtc, "libnvrtc.so.12"),
+            (&found.nccl, "libnccl.so.2"),
+            (&found.cublas, "libcublasLt.so.12"),
+        ];
+        let whole = files.into_iter().all(|(folder, file)| folder.join(file).is_file());
         (WHEELS.into_iter().all(there) && whole).then_some(found)
     })
 }
