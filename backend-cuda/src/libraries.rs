@@ -133,3 +133,28 @@ impl Dependency {
         })
     }
 }
+
+/// `Functions`: those of a library that are called, by name, with the library's own signatures; one that does not say what it returns returns a status.
+macro_rules! functions {
+    (@returns) => { std::ffi::c_int };
+    (@returns $result:ty) => { $result };
+    ($(#[$whose:meta])* $($field:ident = $name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        $(#[$whose])*
+        struct Functions {
+            $($field: unsafe extern "C" fn($($argument),*) -> functions!(@returns $($result)?),)*
+        }
+
+        impl Functions {
+            /// # Safety
+            /// The library is the one whose functions these are.
+            unsafe fn of(library: &libloading::Library) -> std::result::Result<Self, libloading::Error> {
+                // SAFETY: the library's own signatures.
+                unsafe {
+                    Ok(Self { $($field: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* })
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use functions;

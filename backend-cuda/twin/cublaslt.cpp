@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <vector>
+#include "numbers.h"
 #define API extern "C" __attribute__((visibility("default"))) int
 
 extern "C" bool twin_stream(const void* stream);
@@ -142,35 +143,11 @@ API cublasLtMatmulPreferenceSetAttribute(Preference* preference, int attribute, 
 }
 
 static size_t size_of(int type) { return type == R_32F ? 4 : 2; }
-static float load(const void* at, int type, size_t i) {
-    if (type == R_32F) return ((const float*)at)[i];
-    const uint16_t bits = ((const uint16_t*)at)[i];
-    if (type == R_16F) {
-        _Float16 x;
-        memcpy(&x, &bits, 2);
-        return (float)x;
-    }
-    const uint32_t wide = (uint32_t)bits << 16;
-    float x;
-    memcpy(&x, &wide, 4);
-    return x;
-}
-static void store(void* at, int type, size_t i, float x) {
-    if (type == R_32F) {
-        ((float*)at)[i] = x;
-    } else if (type == R_16F) {
-        const _Float16 narrow = (_Float16)x;
-        memcpy((uint16_t*)at + i, &narrow, 2);
-    } else {
-        uint32_t bits;
-        memcpy(&bits, &x, 4);
-        ((uint16_t*)at)[i] = x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    }
-}
+typedef Numbers<R_32F, R_16F> Float;
 static float rounded(float x, int type) {
     uint32_t memory;
-    store(&memory, type, 0, x);
-    return load(&memory, type, 0);
+    Float::store(&memory, type, 0, x);
+    return Float::load(&memory, type, 0);
 }
 
 // The problem that an algorithm is for, as the heuristic saw it.
@@ -261,8 +238,8 @@ API cublasLtMatmulAlgoGetHeuristic(Handle* handle, Operation* operation, Layout*
 static float part(const Problem& p, const Layout& la, const Layout& lb, const char* a, const char* b, uint64_t i, uint64_t j, uint64_t from, uint64_t to) {
     float lanes[4] = {};
     for (uint64_t l = from; l < to; l++) {
-        const float x = load(a, la.type, p.trans_a ? l + i * la.leading : i + l * la.leading);
-        const float y = load(b, lb.type, p.trans_b ? j + l * lb.leading : l + j * lb.leading);
+        const float x = Float::load(a, la.type, p.trans_a ? l + i * la.leading : i + l * la.leading);
+        const float y = Float::load(b, lb.type, p.trans_b ? j + l * lb.leading : l + j * lb.leading);
         lanes[l % 4] = fmaf(x, y, lanes[l % 4]);
     }
     return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
@@ -330,13 +307,13 @@ API cublasLtMatmul(Handle* handle, Operation* operation_, const float* alpha_, c
                         }
                     }
                     float x = alpha * sum;
-                    if (beta != 0) x += beta * load(cz, lc.type, i + j * lc.leading);
-                    if (operation.epilogue & BIAS) x += load(operation.bias, ld.type, across ? j : i);
+                    if (beta != 0) x += beta * Float::load(cz, lc.type, i + j * lc.leading);
+                    if (operation.epilogue & BIAS) x += Float::load(operation.bias, ld.type, across ? j : i);
                     if (operation.epilogue & AUX) {
-                        store(operation.aux, ld.type, i + j * operation.aux_leading, x);
+                        Float::store(operation.aux, ld.type, i + j * operation.aux_leading, x);
                         x = x / (1.f + expf(-2.f * 0.7978845608f * (x + 0.044715f * x * x * x)));
                     }
-                    store(dz, ld.type, i + j * ld.leading, x);
+                    Float::store(dz, ld.type, i + j * ld.leading, x);
                 }
         }
         return 0;

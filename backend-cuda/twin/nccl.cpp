@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 #include <vector>
+#include "numbers.h"
 #define API extern "C" __attribute__((visibility("default"))) int
 
 extern "C" bool twin_inside(const void* at, size_t bytes);
@@ -52,31 +53,7 @@ struct Communicator {
 };
 
 static size_t size_of(int type) { return type == 6 || type == 9 ? 2 : type == 7 || type == 3 ? 4 : 0; }
-static float load(const void* at, int type, size_t i) {
-    if (type == 7) return ((const float*)at)[i];
-    const uint16_t bits = ((const uint16_t*)at)[i];
-    if (type == 6) {
-        _Float16 x;
-        memcpy(&x, &bits, 2);
-        return (float)x;
-    }
-    const uint32_t wide = (uint32_t)bits << 16;
-    float x;
-    memcpy(&x, &wide, 4);
-    return x;
-}
-static void store(void* at, int type, size_t i, float x) {
-    if (type == 7) {
-        ((float*)at)[i] = x;
-    } else if (type == 6) {
-        const _Float16 narrow = (_Float16)x;
-        memcpy((uint16_t*)at + i, &narrow, 2);
-    } else {
-        uint32_t bits;
-        memcpy(&bits, &x, 4);
-        ((uint16_t*)at)[i] = x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    }
-}
+typedef Numbers<7, 6> Float;
 
 // All ranks are here: the data move.
 static void perform(World& world) {
@@ -91,10 +68,10 @@ static void perform(World& world) {
         const size_t total = call.operation == ALL_REDUCE ? call.count : call.count * n;
         std::vector<float> sums(total, 0.f);
         for (const Call& one : world.calls)
-            for (size_t i = 0; i < total; i++) sums[i] += load(one.from, call.type, i);
+            for (size_t i = 0; i < total; i++) sums[i] += Float::load(one.from, call.type, i);
         for (size_t rank = 0; rank < n; rank++)
             for (size_t i = 0; i < call.count; i++)
-                store(world.calls[rank].to, call.type, i, sums[call.operation == ALL_REDUCE ? i : rank * call.count + i]);
+                Float::store(world.calls[rank].to, call.type, i, sums[call.operation == ALL_REDUCE ? i : rank * call.count + i]);
     } else if (call.operation == ALL_GATHER) {
         std::vector<char> all;
         for (const Call& one : world.calls) all.insert(all.end(), (const char*)one.from, (const char*)one.from + call.count * bytes);

@@ -5,9 +5,8 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use backend::{Error, Result};
-use libloading::Library;
 
-use crate::libraries::{Dependency, Settings};
+use crate::libraries::{Dependency, Settings, functions};
 
 pub(super) type Raw = *mut c_void;
 
@@ -42,33 +41,8 @@ pub(super) struct Workspace {
     pub bytes: usize,
 }
 
-macro_rules! functions {
-    ($($field:ident = $name:ident($($argument:ty),*);)*) => {
-        /// The functions that are called here.
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) -> c_int,)*
-            version: unsafe extern "C" fn() -> usize,
-            text: unsafe extern "C" fn(c_int) -> *const c_char,
-        }
-
-        impl Functions {
-            /// # Safety
-            /// The library is cuBLASLt, of version 12 or 13.
-            unsafe fn of(library: &Library) -> std::result::Result<Self, libloading::Error> {
-                // SAFETY: cuBLASLt's own signatures.
-                unsafe {
-                    Ok(Self {
-                        $($field: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)*
-                        version: *library.get(b"cublasLtGetVersion\0")?,
-                        text: *library.get(b"cublasLtGetStatusString\0")?,
-                    })
-                }
-            }
-        }
-    };
-}
-
 functions! {
+    /// cuBLASLt's, of version 12 or 13.
     create = cublasLtCreate(*mut Raw);
     destroy = cublasLtDestroy(Raw);
     operation_create = cublasLtMatmulDescCreate(*mut Raw, c_int, c_int);
@@ -85,6 +59,8 @@ functions! {
         Raw, Raw, *const c_void, *const c_void, Raw, *const c_void, Raw, *const c_void, *const c_void, Raw, *mut c_void, Raw, *const Algorithm, *mut c_void, usize,
         Raw
     );
+    version = cublasLtGetVersion() -> usize;
+    text = cublasLtGetStatusString(c_int) -> *const c_char;
 }
 
 /// CUBLAS_STATUS_NOT_SUPPORTED.

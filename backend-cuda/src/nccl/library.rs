@@ -7,7 +7,7 @@ use backend::{DType, Error, Result};
 use libloading::Library;
 
 use crate::driver::Stream;
-use crate::libraries::{Dependency, Settings};
+use crate::libraries::{Dependency, Settings, functions};
 
 /// What ranks of one communicator must share to find each other.
 #[repr(C)]
@@ -26,31 +26,8 @@ pub(crate) fn number(dtype: DType) -> c_int {
     }
 }
 
-macro_rules! functions {
-    ($($field:ident = $name:ident($($argument:ty),*);)*) => {
-        /// The functions that are called here.
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) -> c_int,)*
-            text: unsafe extern "C" fn(c_int) -> *const c_char,
-        }
-
-        impl Functions {
-            /// # Safety
-            /// The library is NCCL, of version 2.
-            unsafe fn of(library: &Library) -> std::result::Result<Self, libloading::Error> {
-                // SAFETY: NCCL's own signatures, which it has kept since 2.7.
-                unsafe {
-                    Ok(Self {
-                        $($field: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)*
-                        text: *library.get(b"ncclGetErrorString\0")?,
-                    })
-                }
-            }
-        }
-    };
-}
-
 functions! {
+    /// NCCL's of version 2, as it has kept them since 2.7.
     version = ncclGetVersion(*mut c_int);
     unique_id = ncclGetUniqueId(*mut UniqueId);
     init = ncclCommInitRank(*mut Raw, c_int, UniqueId, c_int);
@@ -65,6 +42,7 @@ functions! {
     recv = ncclRecv(*mut c_void, usize, c_int, c_int, Raw, Raw);
     group_start = ncclGroupStart();
     group_end = ncclGroupEnd();
+    text = ncclGetErrorString(c_int) -> *const c_char;
 }
 
 /// A loaded NCCL.
